@@ -1,0 +1,27 @@
+"""From messages to prompt tokens, by the model's own chat template."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from sdpo.types import Int32, Message
+
+
+class ChatTokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that prompts need."""
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+
+
+def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message], *, enable_thinking: bool = False) -> Int32:
+    """Prompt tokens int32 [P] that end with the assistant header."""
+    text = tokenizer.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in messages],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=enable_thinking,
+    )
+    return np.asarray(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)

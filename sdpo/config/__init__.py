@@ -1,0 +1,48 @@
+"""The run file: pydantic models that import neither torch nor ray. `load_run_config` reads one."""
+
+from sdpo.config.algorithm import GrpoObjective, HindsightConfig, ObjectiveConfig, SdpoObjective
+from sdpo.config.data import (
+    BatchConfig,
+    EvaluationConfig,
+    ModelConfig,
+    TasksConfig,
+)
+from sdpo.config.roles import (
+    BubblewrapSandbox,
+    EmaTeacher,
+    EnvConfig,
+    FrozenTeacher,
+    LearnerConfig,
+    LiveTeacher,
+    OptimizerConfig,
+    RolloutConfig,
+    RolloutSampling,
+    TeacherConfig,
+    WeightsConfig,
+)
+from sdpo.config.run import CheckpointConfig, Deadlines, RunConfig
+
+__all__ = [
+    "BatchConfig",
+    "BubblewrapSandbox",
+    "CheckpointConfig",
+    "Deadlines",
+    "EmaTeacher",
+    "EnvConfig",
+    "EvaluationConfig",
+    "FrozenTeacher",
+    "GrpoObjective",
+    "HindsightConfig",
+    "LearnerConfig",
+    "LiveTeacher",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "RolloutConfig",
+    "RolloutSampling",
+    "RunConfig",
+    "SdpoObjective",
+    "TasksConfig",
+    "TeacherConfig",
+    "WeightsConfig",
+]

@@ -1,0 +1,53 @@
+"""Model, tasks and batches."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from sdpo.config.base import Section
+
+
+class ModelConfig(Section):
+    path: str = "examples/tinycoder/model"
+    """A Hugging Face causal LM folder."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Compute type of engine, teacher and learner. Master weights, optimizer and EMA are always float32."""
+    max_model_len_tokens: int = Field(default=1024, gt=0)
+    """Window of the model: prompt, hindsight and response must fit in it."""
+    enable_thinking: bool = False
+    """Passed to the chat template."""
+
+
+class TasksConfig(Section):
+    train: str = "examples/tinycoder/tasks/train.jsonl"
+    """Training tasks: a JSONL file, one `Task` a line."""
+    heldout: str | None = "examples/tinycoder/tasks/heldout.jsonl"
+    """Evaluation tasks; none switches evaluation off."""
+    max_heldout: int | None = Field(default=None, gt=0)
+    """Evaluate on the first this many held-out tasks only."""
+    seed: int = 0
+    """Seed of the order in which training tasks are visited."""
+
+
+class BatchConfig(Section):
+    tasks: int = Field(default=16, gt=0)
+    """Tasks per rollout batch."""
+    samples_per_task: int = Field(default=8, gt=0)
+    """Attempts per task (G)."""
+    max_staleness: Literal[0] = 0
+    """How many batches old the sampling weights may be (S). 0 is synchronous and on-policy."""
+    min_group_size: int = Field(default=2, gt=0)
+    """A group that shrank below this by dropped attempts is dropped whole and counted."""
+
+
+class EvaluationConfig(Section):
+    every_steps: int = Field(default=10, ge=0)
+    """Evaluate on the held-out tasks every this many steps; 0: only before and after."""
+    samples_per_task: int = Field(default=2, gt=0)
+    """Samples per held-out task."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Sampling temperature of evaluation."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus of evaluation."""
+    measure_repair: bool = True
+    """Before training, also measure how often the model repairs a failure when shown only its feedback."""

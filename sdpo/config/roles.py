@@ -1,0 +1,153 @@
+"""Rollout workers, env workers, teachers, learner: one section a role."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sdpo.config.base import Section
+
+
+class RolloutSampling(Section):
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature; the student and the teacher divide their logits by the same value."""
+    max_response_tokens: int = Field(default=128, gt=0)
+    """Longest response; a longer one is cut and counted as truncated."""
+    top_p: float = 1.0
+    """Must be 1: training needs the log-probs of the whole distribution."""
+    top_k: int = -1
+    """Must be -1: as top_p."""
+    min_p: float = 0.0
+    """Must be 0: as top_p."""
+
+
+class RolloutConfig(Section):
+    workers: int = Field(default=1, gt=0)
+    """Rollout actors, one vLLM engine each."""
+    sampling: RolloutSampling = RolloutSampling()
+    """How training attempts are sampled."""
+    max_logprobs: int = Field(default=20, gt=0)
+    """The engine's limit on log-probs per token; the support size K must not pass it."""
+    max_num_seqs: int = Field(default=128, gt=0)
+    """Sequences that one engine decodes at once."""
+    kv_cache_gib: float | None = Field(default=0.5, gt=0)
+    """KV cache of one engine in GiB; none lets vLLM decide (GPU)."""
+    enforce_eager: bool = True
+    """Skip graph capture and compilation (faster start; on CPU always sensible)."""
+    tensor_parallel: int = Field(default=1, gt=0)
+    """GPUs per engine."""
+    num_cpus: float = Field(default=0.25, ge=0)
+    """Ray CPUs one rollout actor asks for."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """Ray GPUs one rollout actor asks for."""
+
+
+class BubblewrapSandbox(Section):
+    kind: Literal["bubblewrap"] = "bubblewrap"
+    """Namespaces through bubblewrap: pid, mount, network, ipc and user; no network, read-only root."""
+    wall_time_s: float = Field(default=5.0, gt=0)
+    """Wall time of one execution (all tests of one program)."""
+    memory_mib: int = Field(default=512, gt=0)
+    """Address space of one execution."""
+    max_processes: int = Field(default=32, gt=0)
+    """Processes and threads of one execution."""
+    max_output_bytes: int = Field(default=65536, gt=0)
+    """Bytes of output that are kept of one execution."""
+    max_executions: int = Field(default=2000, gt=0)
+    """Executions after which a sandbox is thrown away."""
+
+
+class EnvConfig(Section):
+    workers: int = Field(default=1, gt=0)
+    """Env actors."""
+    sandbox: BubblewrapSandbox = BubblewrapSandbox()
+    """Where programs run."""
+    time_limit_s: float = Field(default=1.0, gt=0)
+    """Wall time of one test of a program."""
+    max_attempts: int = Field(default=3, gt=0)
+    """How often an attempt is run again after an infrastructure error before it is dropped and counted."""
+    max_dropped_fraction: float = Field(default=0.2, ge=0, le=1)
+    """The run stops when more than this share of a batch's attempts was dropped."""
+    num_cpus: float = Field(default=0.25, ge=0)
+    """Ray CPUs one env actor asks for."""
+    env_slots: float = Field(default=0.0, ge=0)
+    """Amount of the custom resource `env_slot` one env actor asks for; on a cluster only env nodes offer it."""
+
+
+class EmaTeacher(Section):
+    kind: Literal["ema"]
+    """Exponential moving average of the student, kept in float32 by the learner (paper, A.2)."""
+    rate: float = Field(default=0.05, gt=0, le=1)
+    """theta' <- (1 - rate) theta' + rate theta, once per rollout batch."""
+
+
+class FrozenTeacher(Section):
+    kind: Literal["frozen"]
+    """The initial weights, for ever."""
+
+
+class LiveTeacher(Section):
+    kind: Literal["live"]
+    """The current student (unregularised; diverges eventually, paper Table 4)."""
+
+
+TeacherKind = Annotated[EmaTeacher | FrozenTeacher | LiveTeacher, Field(discriminator="kind")]
+
+
+class TeacherConfig(Section):
+    regularisation: TeacherKind = EmaTeacher(kind="ema")
+    """Which weights score the attempts."""
+    workers: int = Field(default=1, gt=0)
+    """Teacher actors."""
+    tokens_per_forward: int = Field(default=8192, gt=0)
+    """Token budget (padding included) of one scoring forward."""
+    num_cpus: float = Field(default=0.25, ge=0)
+    """Ray CPUs one teacher actor asks for."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """Ray GPUs one teacher actor asks for."""
+    num_threads: int = Field(default=2, gt=0)
+    """Torch threads of one teacher on CPU."""
+
+
+class OptimizerConfig(Section):
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """AdamW learning rate after warm-up; constant."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Linear warm-up steps."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW weight decay."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW beta 1."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW beta 2."""
+    eps: float = Field(default=1e-8, gt=0)
+    """AdamW epsilon."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Global gradient clip."""
+
+
+class LearnerConfig(Section):
+    backend: Literal["fsdp2"] = "fsdp2"
+    """How parameters, gradients and optimizer are sharded."""
+    ranks: int = Field(default=1, gt=0)
+    """Ranks, one actor each."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW and its schedule."""
+    tokens_per_micro_batch: int = Field(default=8192, gt=0)
+    """Token budget (padding included) of one micro-batch; never changes the result, only memory and speed."""
+    logits_chunk_tokens: int = Field(default=1024, gt=0)
+    """Positions whose [chunk, V] logits exist at one time."""
+    num_cpus: float = Field(default=0.25, ge=0)
+    """Ray CPUs one learner rank asks for."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """Ray GPUs one learner rank asks for."""
+    num_threads: int = Field(default=2, gt=0)
+    """Torch threads of one rank on CPU."""
+
+
+class WeightsConfig(Section):
+    backend: Literal["auto", "ray", "nccl", "ipc"] = "auto"
+    """Path of the weights into vLLM: `ray` (objects, then a shared-memory ring), `nccl` or `ipc` between GPUs."""
+    bucket_bytes: int = Field(default=64 * 2**20, gt=0)
+    """Size of one bucket; two are in flight."""
+    audit_tolerance: float = Field(default=0.15, gt=0)
+    """Largest difference of a probe's log-prob between engine and learner after a weight update."""

@@ -1,0 +1,124 @@
+"""A whole run: the sections together, and the combinations that cannot work."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sdpo.config.algorithm import HindsightConfig, ObjectiveConfig, SdpoObjective
+from sdpo.config.base import Section
+from sdpo.config.data import BatchConfig, EvaluationConfig, ModelConfig, TasksConfig
+from sdpo.config.roles import EnvConfig, LearnerConfig, RolloutConfig, TeacherConfig, WeightsConfig
+
+
+class CheckpointConfig(Section):
+    every_steps: int = Field(default=20, ge=0)
+    """Checkpoint every this many steps; 0: only at the end and on interruption."""
+    keep: int = Field(default=2, gt=0)
+    """Newest checkpoints that are kept."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: go on from the newest complete checkpoint of the run directory, or start anew; never: refuse a used directory."""
+
+
+class Deadlines(Section):
+    start_s: float = Field(default=300.0, gt=0)
+    """For an actor to come up and load its model."""
+    generate_s: float = Field(default=600.0, gt=0)
+    """For the next finished attempt of a generation request."""
+    environment_s: float = Field(default=120.0, gt=0)
+    """For one verdict."""
+    score_s: float = Field(default=600.0, gt=0)
+    """For the scores of one group."""
+    train_s: float = Field(default=900.0, gt=0)
+    """For one optimizer step."""
+    weights_s: float = Field(default=300.0, gt=0)
+    """For one weight bucket, and for an audit."""
+    checkpoint_s: float = Field(default=600.0, gt=0)
+    """For one checkpoint."""
+
+
+class RunConfig(Section):
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run and of its directory."""
+    dir: str = "runs"
+    """Folder that holds run directories."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the run: task order, sampling."""
+    steps: int = Field(default=40, ge=0)
+    """Rollout batches to train on (one optimizer step each)."""
+    model: ModelConfig = ModelConfig()
+    """The policy."""
+    tasks: TasksConfig = TasksConfig()
+    """What it is trained and evaluated on."""
+    batch: BatchConfig = BatchConfig()
+    """Size of a rollout batch."""
+    objective: ObjectiveConfig = SdpoObjective(kind="sdpo")
+    """What is optimised."""
+    hindsight: HindsightConfig = HindsightConfig()
+    """What the teacher is shown."""
+    rollout: RolloutConfig = RolloutConfig()
+    """Rollout workers."""
+    env: EnvConfig = EnvConfig()
+    """Env workers."""
+    teacher: TeacherConfig = TeacherConfig()
+    """Teachers."""
+    learner: LearnerConfig = LearnerConfig()
+    """The learner."""
+    weights: WeightsConfig = WeightsConfig()
+    """How weights travel."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Held-out evaluation."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Checkpoints and resuming."""
+    deadlines: Deadlines = Deadlines()
+    """How long anything may take."""
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Longest prompt that leaves room for a response."""
+        return self.model.max_model_len_tokens - self.rollout.sampling.max_response_tokens
+
+    @property
+    def uses_teacher(self) -> bool:
+        return isinstance(self.objective, SdpoObjective)
+
+    @model_validator(mode="after")
+    def _sampling_unfiltered(self) -> Self:
+        for key, neutral in (("top_p", 1.0), ("top_k", -1), ("min_p", 0.0)):
+            value = getattr(self.rollout.sampling, key)
+            if value != neutral:
+                raise ValueError(
+                    f"rollout.sampling.{key}={value}: training rollouts need the whole distribution; allowed: {neutral}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _support_fits_engine(self) -> Self:
+        if self.objective.top_k > self.rollout.max_logprobs:
+            raise ValueError(
+                f"objective.top_k={self.objective.top_k}: allowed: at most rollout.max_logprobs={self.rollout.max_logprobs}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hindsight_fits_window(self) -> Self:
+        room = self.max_prompt_tokens
+        if room <= 0:
+            raise ValueError(
+                f"rollout.sampling.max_response_tokens={self.rollout.sampling.max_response_tokens}: "
+                f"allowed: below model.max_model_len_tokens={self.model.max_model_len_tokens}"
+            )
+        if self.uses_teacher and self.hindsight.max_prompt_tokens > room:
+            raise ValueError(
+                f"hindsight.max_prompt_tokens={self.hindsight.max_prompt_tokens}: allowed: at most {room} "
+                f"(model.max_model_len_tokens - rollout.sampling.max_response_tokens)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _group_size(self) -> Self:
+        if self.batch.min_group_size > self.batch.samples_per_task:
+            raise ValueError(
+                f"batch.min_group_size={self.batch.min_group_size}: allowed: at most "
+                f"batch.samples_per_task={self.batch.samples_per_task}"
+            )
+        return self

@@ -1,0 +1,59 @@
+"""The one error vocabulary.
+
+Two families matter to callers. A `UserError` is bad input: one clear line that names the key or file, the
+value and what is allowed; the command line prints it and exits with code 2. An `InfrastructureError` is a
+broken part of the system: it is retried or it stops the run, and it is never a reward and never feedback.
+"""
+
+
+class SdpoError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class UserError(SdpoError):
+    """Bad input. The message is one line; the exit code is 2."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A run file or an override that cannot be used."""
+
+
+class TaskFileError(UserError):
+    """A task set that is missing, empty or malformed."""
+
+
+class ModelError(UserError):
+    """A model folder that is missing, incomplete or of an unsupported kind."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing a part, corrupt, or of another run."""
+
+
+class SandboxUnavailable(UserError):
+    """The configured sandbox cannot work on this machine; the message says how to mend that."""
+
+
+class PromptTooLong(UserError):
+    """A task whose prompt does not fit the model's window; never cut silently."""
+
+
+class InfrastructureError(SdpoError):
+    """A part of the system broke: a container, a runner, an engine, an actor."""
+
+
+class StageTimeout(InfrastructureError):
+    """A wait passed its deadline. Names the actor and the stage that did not answer."""
+
+    def __init__(self, actor: str, stage: str, timeout_s: float) -> None:
+        super().__init__(f"{actor} did not finish {stage} within {timeout_s:g} s")
+        self.actor, self.stage, self.timeout_s = actor, stage, timeout_s
+
+    def __reduce__(self) -> tuple[type["StageTimeout"], tuple[str, str, float]]:
+        return type(self), (self.actor, self.stage, self.timeout_s)
+
+
+class WeightSyncError(InfrastructureError):
+    """A weight update was incomplete, corrupt, or failed its audit. The receiver must not serve."""

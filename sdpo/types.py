@@ -1,0 +1,224 @@
+"""What travels between the rooms: frozen, slotted, keyword-only types. Imports numpy and nothing heavier.
+
+Dimension letters: P prompt tokens, T response tokens, K support size, H hindsight prompt tokens.
+Token in, token out: token ids are produced once, by the engine, and never decoded and tokenised again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One chat message. `Message(role="user", content="Write f(x): double it.")`"""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One question and what its environment needs to judge an answer.
+
+    `payload` is hidden from the model, and answer keys inside it never enter a sandbox.
+
+    Example: `Task(id="double-it", messages=(Message(role="user", content="Write f(x): double it."),),
+    environment="code", payload={"tests": [{"kind": "functional", "function": "f", "inputs": [[2]], "expected": [4]}]})`
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    environment: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Version:
+    """Which weights: the run's incarnation and the rollout batch that made them (0 = as loaded).
+
+    `str(Version(incarnation=1, batch=7)) == "1.7"`; that string is what the engine records per token.
+    """
+
+    incarnation: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.incarnation}.{self.batch}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Version":
+        incarnation, batch = text.split(".")
+        return cls(incarnation=int(incarnation), batch=int(batch))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSpan:
+    """Tokens [start, end) of a segment were sampled under `version` (a `str(Version)`)."""
+
+    version: str
+    start: int
+    end: int
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    """The model ended its turn; the stop token is part of the segment."""
+    LENGTH = "length"
+    """The response was cut at the token limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A run of tokens by one author. Arrays other than `token_ids` are set for the model's segments only.
+
+    token_ids int32 [T]; log_probs float32 [T] of the sampled tokens under the sampling distribution;
+    support_ids int32 [T, K], the K most likely tokens at each position, most likely first;
+    support_log_probs float32 [T, K], normalised over the whole vocabulary.
+    """
+
+    author: Literal["model", "environment"]
+    token_ids: Int32
+    log_probs: Float32 | None = None
+    support_ids: Int32 | None = None
+    support_log_probs: Float32 | None = None
+    versions: tuple[VersionSpan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one completion is sampled. Training rollouts use top_p 1, top_k -1, min_p 0 (the config refuses others)."""
+
+    temperature: float
+    max_tokens: int
+    top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """Sample completions `sample_indices` of one prompt. One seed for each, see `sdpo.seeds`.
+
+    `support_size` is K (0 records no support, as evaluation does).
+    """
+
+    task_id: str
+    prompt_ids: Int32
+    sample_indices: tuple[int, ...]
+    seeds: tuple[int, ...]
+    sampling: SamplingParams
+    support_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One attempt as the engine made it. `segments` of a single-turn attempt is one model segment.
+
+    prompt_ids int32 [P].
+    """
+
+    task_id: str
+    sample_index: int
+    prompt_ids: Int32
+    segments: tuple[Segment, ...]
+    finish_reason: FinishReason
+
+    @property
+    def response_ids(self) -> Int32:
+        """int32 [T]: every segment's tokens, in order, the environment's included."""
+        return np.concatenate([s.token_ids for s in self.segments]).astype(np.int32, copy=False)
+
+    @property
+    def model_mask(self) -> NDArray[np.bool_]:
+        """bool [T]: True where the model wrote the token."""
+        return np.concatenate([np.full(len(s.token_ids), s.author == "model") for s in self.segments])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutHeader:
+    """The small part of a rollout that the orchestrator reads; the arrays stay in the object store.
+
+    `text` is the response decoded without special tokens, for the environment and the demonstrations.
+    """
+
+    task_id: str
+    sample_index: int
+    text: str
+    num_prompt_tokens: int
+    num_response_tokens: int
+    finish_reason: FinishReason
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the world answered. `reward` is None exactly when `infrastructure_error` is set.
+
+    `feedback` is budgeted and deterministic; blank when there is nothing to say.
+    `kind` names the outcome for metrics, for example "passed", "wrong_answer", "runtime_error", "no_program".
+    """
+
+    reward: float | None
+    success: bool
+    kind: str
+    feedback: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    infrastructure_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HindsightPrompt:
+    """The teacher's prompt for one attempt: token_ids int32 [H], ends with the assistant header.
+
+    `mask` is False when neither a demonstration nor feedback was to be had: the attempt carries no signal.
+    """
+
+    task_id: str
+    sample_index: int
+    token_ids: Int32
+    mask: bool
+    demo_from: int | None
+    used_feedback: bool
+    num_demo_chars_cut: int
+    num_feedback_chars_cut: int
+    template_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherScores:
+    """The teacher's log-probs of one attempt, at the student's support. temperature as the student's.
+
+    support_log_probs float32 [T, K]; tail_log_probs float32 [T], log of the mass outside the support, computed
+    over the complement; sampled_log_probs float32 [T], of the tokens that were sampled.
+    """
+
+    task_id: str
+    sample_index: int
+    support_log_probs: Float32
+    tail_log_probs: Float32
+    sampled_log_probs: Float32
+    version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """One attempt with all that the learner needs, joined by id. `advantage` is the group-relative one (GRPO).
+
+    `scores` is None for objectives without a teacher and for attempts whose hindsight mask is False.
+    """
+
+    rollout: Rollout
+    scores: TeacherScores | None
+    advantage: float
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.rollout.prompt_ids) + len(self.rollout.response_ids)

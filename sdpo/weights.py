@@ -1,0 +1,138 @@
+"""The wire format of weights: buckets of named tensors as bytes, and the manifest that closes a stream.
+
+A stream is an iterator of `WeightBucket` that ends with one `WeightManifest`. A bucket holds at most
+`bucket_bytes`, except that a single larger tensor travels in a bucket of its own. bfloat16 has no numpy type,
+so tensors travel as bytes with the name of their dtype.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpo.errors import WeightSyncError
+from sdpo.types import Float32, Int32, Version
+
+Stream = Literal["policy", "teacher"]
+UInt8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Where one tensor lies in its bucket. dtype is torch's name without the prefix, for example "bfloat16"."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightBucket:
+    """data uint8 [bytes]; digest is the SHA-256 of data."""
+
+    index: int
+    specs: tuple[TensorSpec, ...]
+    data: UInt8
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightManifest:
+    """What a complete stream holds, and what a fixed probe must score under it.
+
+    probe_ids int32 [P]; probe_log_probs float32 [P-1], of tokens 1..P-1 given their prefixes, temperature 1.
+    """
+
+    version: Version
+    num_buckets: int
+    num_tensors: int
+    num_bytes: int
+    digest: str
+    probe_ids: Int32
+    probe_log_probs: Float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightAudit:
+    """What a receiver measured after an update. Differences are of the probe's log-probs, in nats."""
+
+    version: Version
+    num_bytes: int
+    max_abs_diff: float
+    mean_abs_diff: float
+
+
+class WeightReceiver(Protocol):
+    """What rollout workers and teachers offer. A failure raises `WeightSyncError`; then it must not serve."""
+
+    def begin_update(self, version: Version) -> None: ...
+
+    def receive_bucket(self, bucket: WeightBucket) -> None: ...
+
+    def finish_update(self, manifest: WeightManifest) -> WeightAudit: ...
+
+
+def make_bucket(index: int, tensors: list[tuple[str, str, tuple[int, ...], UInt8]]) -> WeightBucket:
+    """Join (name, dtype, shape, bytes as uint8 [n]) tensors into one bucket."""
+    specs, offset = [], 0
+    for name, dtype, shape, raw in tensors:
+        specs.append(TensorSpec(name=name, dtype=dtype, shape=shape, offset=offset, num_bytes=raw.nbytes))
+        offset += raw.nbytes
+    data = np.concatenate([raw for *_, raw in tensors]) if tensors else np.empty(0, np.uint8)
+    return WeightBucket(index=index, specs=tuple(specs), data=data, digest=hashlib.sha256(data).hexdigest())
+
+
+def make_buckets(
+    tensors: Iterable[tuple[str, str, tuple[int, ...], UInt8]], bucket_bytes: int
+) -> Iterator[WeightBucket]:
+    """Group a stream of tensors into buckets, holding one bucket at a time."""
+    held: list[tuple[str, str, tuple[int, ...], UInt8]] = []
+    held_bytes, index = 0, 0
+    for tensor in tensors:
+        if held and held_bytes + tensor[3].nbytes > bucket_bytes:
+            yield make_bucket(index, held)
+            held, held_bytes, index = [], 0, index + 1
+        held.append(tensor)
+        held_bytes += tensor[3].nbytes
+    if held:
+        yield make_bucket(index, held)
+
+
+class StreamTally:
+    """Counts and hashes a stream on either end, so that both ends can be compared.
+
+    The digest covers every tensor's name, dtype and shape and every bucket's digest, in order.
+    """
+
+    def __init__(self) -> None:
+        self.num_buckets = self.num_tensors = self.num_bytes = 0
+        self._hash = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def add(self, bucket: WeightBucket) -> None:
+        """Raises `WeightSyncError` if the bucket is out of order or its bytes are not what was sent."""
+        if bucket.index != self.num_buckets:
+            raise WeightSyncError(f"weight bucket {bucket.index} arrived, expected {self.num_buckets}")
+        if hashlib.sha256(bucket.data).hexdigest() != bucket.digest:
+            raise WeightSyncError(f"weight bucket {bucket.index} arrived with a wrong SHA-256")
+        self.num_buckets += 1
+        self.num_tensors += len(bucket.specs)
+        self.num_bytes += bucket.data.nbytes
+        for spec in bucket.specs:
+            self._hash.update(f"{spec.name} {spec.dtype} {spec.shape}\n".encode())
+        self._hash.update(bucket.digest.encode())
+
+    def check(self, manifest: WeightManifest) -> None:
+        """Raises `WeightSyncError` unless everything that the manifest names has arrived."""
+        for key in ("num_buckets", "num_tensors", "num_bytes", "digest"):
+            got, want = getattr(self, key), getattr(manifest, key)
+            if got != want:
+                raise WeightSyncError(f"weights {manifest.version}: {key} is {got}, the sender counted {want}")
