@@ -15,4 +15,5 @@ def group_relative_advantages(rewards: Sequence[float]) -> Float32:
     values = np.asarray(rewards, dtype=np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"rewards={list(rewards)}: a group needs at least one reward, all of them finite")
-    return (values - values.mean()).astype(np.float32)
+    advantages: Float32 = (values - values.mean()).astype(np.float32)
+    return advantages

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from sdpo.config import GrpoObjective, SdpoObjective
 from sdpo.divergence import append_tail, divergence, renormalise
+from sdpo.reference import sdpo_loss_reference
+
+__all__ = ["grpo_token_loss", "sdpo_loss_reference", "sdpo_token_loss", "token_mean", "truncated_weight"]
 
 LARGEST_LOG_RATIO = 20.0
 
