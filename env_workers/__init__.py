@@ -1,0 +1,1 @@
+"""Environments, sandboxes and the env worker. Imports neither torch nor vllm nor ray."""

@@ -1,0 +1,1 @@
+"""The code environment: extract the program, run its tests in a sandbox, compare, answer with words."""
