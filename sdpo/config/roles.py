@@ -39,6 +39,8 @@ class RolloutConfig(Section):
     """Ray CPUs one rollout actor asks for."""
     num_gpus: float = Field(default=0.0, ge=0)
     """Ray GPUs one rollout actor asks for."""
+    num_threads: int = Field(default=2, gt=0)
+    """Threads of one engine on CPU."""
 
 
 class BubblewrapSandbox(Section):
