@@ -1,0 +1,94 @@
+"""From pydantic's validation errors to one line each: the key, its value, what is allowed, the nearest known key."""
+
+import difflib
+import json
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from sdpo.config.base import Section
+from sdpo.config.keys import allowed_kinds, allowed_values, member_of_kind, sections_of, walk_keys
+
+LONGEST_VALUE_CHARS = 80
+
+
+def explain(error: ValidationError, root: type[Section]) -> list[str]:
+    """One line per error, in pydantic's order."""
+    return [_line(details, root) for details in error.errors(include_url=False)]
+
+
+def nearest_key(name: str, root: type[Section]) -> str | None:
+    """The most similar known key that is neither `name` nor a section around it.
+
+    A clear typo within the section comes first, then the same last part elsewhere, then whatever is similar.
+    """
+    names = [n for n in dict.fromkeys(key.name for key in walk_keys(root)) if not f"{name}.".startswith(f"{n}.")]
+    section, _, leaf = name.rpartition(".")
+    leaves: dict[str, str] = {}
+    for known in names:
+        leaves.setdefault(_leaf(known), known)
+    siblings = {_leaf(known): known for known in names if known.rpartition(".")[0] == section}
+    by_name = {known: known for known in names}
+    attempts = ((siblings, leaf, 0.8), (leaves, leaf, 1.0), (siblings, leaf, 0.6), (by_name, name, 0.6))
+    for candidates, wanted, cutoff in (*attempts, (leaves, leaf, 0.6)):
+        if close := difflib.get_close_matches(wanted, candidates, n=1, cutoff=cutoff):
+            return candidates[close[0]]
+    return None
+
+
+def show(value: Any) -> str:
+    """A value on one line, as a run file would hold it, shortened."""
+    text = value if isinstance(value, str) and value.isprintable() and value else json.dumps(value, default=str)
+    text = "none" if text == "null" else text
+    return text if len(text) <= LONGEST_VALUE_CHARS else text[: LONGEST_VALUE_CHARS - 3] + "..."
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _line(details: ErrorDetails, root: type[Section]) -> str:
+    """Name, value and what is allowed. The run's own validators have said it all already."""
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"])
+    name, section, field = _locate(details["loc"], root)
+    value = details["input"]
+    if details["type"] == "extra_forbidden":
+        return _unknown_key(name, value, section, root)
+    if field is None:
+        return f"{show(value)}: allowed: a mapping with the keys {', '.join(root.model_fields)}"
+    if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kind = value.get("kind") if isinstance(value, dict) else value
+        return f"{name}.kind={show(kind)}: allowed: {allowed_kinds(sections_of(field.annotation))}"
+    if details["type"] == "missing":
+        return f"{name}: missing; allowed: {allowed_values(field)}"
+    return f"{name}={show(value)}: allowed: {allowed_values(field)}"
+
+
+def _unknown_key(name: str, value: Any, section: type[Section], root: type[Section]) -> str:
+    """The line for a key that `section` does not have; another kind of the section may have it."""
+    start = f"{name}={show(value)}: unknown key"
+    if any(key.name == name for key in walk_keys(root)):
+        return f"{start} for this kind; allowed: {', '.join(section.model_fields)}"
+    near = nearest_key(name, root)
+    return f"{start}; nearest known key: {near}" if near else f"{start}; allowed: {', '.join(section.model_fields)}"
+
+
+def _locate(loc: tuple[int | str, ...], root: type[Section]) -> tuple[str, type[Section], FieldInfo | None]:
+    """The dotted name of pydantic's location (which also holds the kinds of unions), its section and its field."""
+    sections: tuple[type[Section], ...] = (root,)
+    section, field = root, None
+    parts: list[str] = []
+    for element in map(str, loc):
+        if len(sections) > 1 and (member := member_of_kind(sections, element)) is not None:
+            sections = (member,)
+            continue
+        parts.append(element)
+        if not sections:
+            continue
+        section = sections[0]
+        field = section.model_fields.get(element)
+        sections = sections_of(field.annotation) if field else ()
+    return ".".join(parts), section, field

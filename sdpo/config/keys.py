@@ -1,0 +1,81 @@
+"""The keys that a run file may hold: a walk over the sections, and what each key allows, in words."""
+
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from sdpo.config.base import Section
+
+_SCALAR_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+_BOUND_WORDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key by its dotted name, for example "objective.top_k"; `sections` is empty for a plain value."""
+
+    name: str
+    field: FieldInfo
+    sections: tuple[type[Section], ...]
+
+
+def sections_of(annotation: Any) -> tuple[type[Section], ...]:
+    """The section classes that a value of this annotation may be: several for a union chosen by `kind`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return (annotation,)
+    return tuple(s for part in get_args(annotation) for s in sections_of(part))
+
+
+def walk_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
+    """Every key below `section`, members of unions included (a name that several members share comes once each)."""
+    for name, field in section.model_fields.items():
+        key = Key(name=prefix + name, field=field, sections=sections_of(field.annotation))
+        yield key
+        for below in key.sections:
+            yield from walk_keys(below, f"{key.name}.")
+
+
+def member_of_kind(sections: tuple[type[Section], ...], kind: Any) -> type[Section] | None:
+    """The member of a union whose `kind` is this one."""
+    return next((s for s in sections if kind in get_args(s.model_fields["kind"].annotation)), None)
+
+
+def default_kind(field: FieldInfo) -> str | None:
+    """The `kind` of a union's default member."""
+    kind = getattr(field.default, "kind", None)
+    return kind if isinstance(kind, str) else None
+
+
+def allowed_kinds(sections: tuple[type[Section], ...]) -> str:
+    """The kinds of a union, for example "sdpo, grpo"."""
+    return ", ".join(kind for s in sections for kind in get_args(s.model_fields["kind"].annotation))
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """What the key may hold, for example "a number above 0 and below 1, or none"."""
+    annotation, or_none = field.annotation, ""
+    if get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation):
+        annotation = next(part for part in get_args(annotation) if part is not type(None))
+        or_none = ", or none"
+    if sections := sections_of(annotation):
+        names = dict.fromkeys(name for s in sections for name in s.model_fields)
+        return f"a mapping with the keys {', '.join(names)}{or_none}"
+    if get_origin(annotation) is Literal:
+        return ", ".join(str(value) for value in get_args(annotation)) + or_none
+    words = _SCALAR_WORDS.get(annotation, str(annotation)) if isinstance(annotation, type) else str(annotation)
+    return words + _bounds(field) + or_none
+
+
+def _bounds(field: FieldInfo) -> str:
+    """The limits of a field in words, with a leading space; blank if there are none."""
+    limits = [
+        f"{word} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, word in _BOUND_WORDS.items()
+        if getattr(rule, name, None) is not None
+    ]
+    patterns = [f"that matches {rule.pattern}" for rule in field.metadata if getattr(rule, "pattern", None)]
+    return "".join(f" {text}" for text in [" and ".join(limits), *patterns] if text)

@@ -1,0 +1,114 @@
+"""Read a run file and its overrides into a `RunConfig`; write one back. Every failure is a one-line `ConfigError`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sdpo.config.base import Section
+from sdpo.config.explain import explain, nearest_key, show
+from sdpo.config.keys import default_kind, member_of_kind, sections_of
+from sdpo.config.plain_yaml import dump_yaml, parse_yaml
+from sdpo.config.run import RunConfig
+from sdpo.errors import ConfigError
+
+
+def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The YAML file at `path`, changed by `key=value` overrides (dotted keys, values in YAML, the last one wins).
+
+    Types are strict: `steps: 1.0` and `steps: "1"` are refused. A union without a `kind` has the default's. An override
+    that changes the `kind` of a section starts that section anew. Raises `ConfigError`.
+    """
+    data = _read(Path(path))
+    _fill_kinds(data, RunConfig)
+    parsed = [_parse_override(text) for text in overrides]
+    for names, value in sorted(parsed, key=lambda item: item[0][-1] != "kind"):
+        _apply(data, names, value)
+    _fill_kinds(data, RunConfig)
+    try:
+        return RunConfig.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first, *others = explain(error, RunConfig)
+        raise ConfigError(first + (f" (and {len(others)} more)" if others else "")) from None
+
+
+def dump_run_config(config: RunConfig) -> str:
+    """The resolved config as YAML; `load_run_config` reads it back as an equal one."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's mapping, {} if it holds nothing."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such run file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    try:
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: {show(data)}: allowed: a mapping with the keys {', '.join(RunConfig.model_fields)}")
+    _refuse_foreign_values(str(path), data)
+    return data
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    """The key's parts and the value of one `key=value`."""
+    name, equals, raw = text.partition("=")
+    name = name.strip()
+    if not equals or not all(name.split(".")):
+        raise ConfigError(f"{text!r}: allowed: overrides of the form key=value, for example batch.tasks=8")
+    try:
+        value = parse_yaml(raw)
+    except ValueError as error:
+        raise ConfigError(f"override {text!r}: {error}") from None
+    _refuse_foreign_values(f"override {text!r}", value)
+    return name.split("."), value
+
+
+def _refuse_foreign_values(source: str, data: Any) -> None:
+    """A run file holds what JSON can hold: YAML's own types and cycles are refused."""
+    try:
+        json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ConfigError(
+            f"{source}: allowed: mappings, lists, strings, finite numbers, true, false and none"
+        ) from None
+
+
+def _apply(data: dict[str, Any], names: list[str], value: Any) -> None:
+    """Set one dotted key in place. Raises `ConfigError` where the way leads through a plain value."""
+    node = data
+    for depth, name in enumerate(names[:-1]):
+        below = node.setdefault(name, {})
+        if below is None:
+            below = node[name] = {}
+        if not isinstance(below, dict):
+            dotted, through = ".".join(names), ".".join(names[: depth + 1])
+            near = nearest_key(dotted, RunConfig)
+            hint = f"; nearest known key: {near}" if near else ""
+            raise ConfigError(f"{dotted}={show(value)}: {through}={show(below)} holds no keys{hint}")
+        node = below
+    if names[-1] == "kind" and node.get("kind") != value:
+        node.clear()
+    node[names[-1]] = value
+
+
+def _fill_kinds(data: dict[str, Any], section: type[Section]) -> None:
+    """Give every union in `data` that names no `kind` the kind of its default."""
+    for name, field in section.model_fields.items():
+        below, sections = data.get(name), sections_of(field.annotation)
+        if not sections or not isinstance(below, dict):
+            continue
+        if len(sections) > 1 and (kind := default_kind(field)) is not None:
+            below.setdefault("kind", kind)
+        member = sections[0] if len(sections) == 1 else member_of_kind(sections, below.get("kind"))
+        if member is not None:
+            _fill_kinds(below, member)
