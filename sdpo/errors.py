@@ -57,3 +57,13 @@ class StageTimeout(InfrastructureError):
 
 class WeightSyncError(InfrastructureError):
     """A weight update was incomplete, corrupt, or failed its audit. The receiver must not serve."""
+
+
+class LearnerDied(InfrastructureError):
+    """A learner rank is gone; the gang starts again from the newest checkpoint."""
+
+
+class RunInterrupted(SdpoError):
+    """The run stopped on request at a batch boundary, with a checkpoint."""
+
+    exit_code = 130

@@ -20,7 +20,7 @@ from sdpo.config.roles import (
     TeacherConfig,
     WeightsConfig,
 )
-from sdpo.config.run import CheckpointConfig, Deadlines, RunConfig
+from sdpo.config.run import CheckpointConfig, Deadlines, RecordConfig, RunConfig
 
 __all__ = [
     "BatchConfig",
@@ -38,6 +38,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "RecordConfig",
     "RolloutConfig",
     "RolloutSampling",
     "RunConfig",

@@ -19,6 +19,13 @@ class CheckpointConfig(Section):
     """auto: go on from the newest complete checkpoint of the run directory, or start anew; never: refuse a used directory."""
 
 
+class RecordConfig(Section):
+    samples_per_step: int = Field(default=32, ge=0)
+    """Attempts of a step whose full story (prompt, response, verdict, hindsight, per-token credit) is kept."""
+    tensorboard: bool = True
+    """Write TensorBoard event files beside metrics.jsonl."""
+
+
 class Deadlines(Section):
     start_s: float = Field(default=300.0, gt=0)
     """For an actor to come up and load its model."""
@@ -69,6 +76,12 @@ class RunConfig(Section):
     """Held-out evaluation."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints and resuming."""
+    record: RecordConfig = RecordConfig()
+    """What the run directory keeps."""
+    max_learner_restarts: int = Field(default=3, ge=0)
+    """How often the run goes on by itself from its newest checkpoint after its learner died."""
+    max_worker_restarts: int = Field(default=10, ge=0)
+    """How often one rollout worker, env worker or teacher is started again before the run stops."""
     deadlines: Deadlines = Deadlines()
     """How long anything may take."""
 

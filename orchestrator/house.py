@@ -1,0 +1,192 @@
+"""The house: every actor of a run, who they are and how they come up.
+
+The orchestrator (this process) knows all of them; they do not know each other. Rollout workers, env workers and
+teachers are fleets whose members may die and be replaced; the learner is a gang that lives and dies as one.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from env_workers.worker import EnvWorker
+
+from learner.messages import LearnerInfo
+from learner.teacher import TeacherWorker
+from orchestrator.fleet import Fleet, Member
+from orchestrator.learner_gang import LearnerGang
+from orchestrator.publish import SyncReport, WeightPublisher
+from orchestrator.waits import within
+from rollout_workers.worker import RolloutActor
+from sdpo.config import EmaTeacher, FrozenTeacher, LiveTeacher, RunConfig
+from sdpo.errors import WeightSyncError
+from sdpo.types import Int32, Version
+from sdpo.weights import Stream
+
+JUDGEMENTS_PER_ENV_WORKER = 2
+"""One that runs and one that waits, so that an env worker never idles between two attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a run's actors live: their namespace names the run and its incarnation."""
+
+    config: RunConfig
+    namespace: str
+
+    def spawn(self, worker: Any, name: str, *arguments: Any, **options: Any) -> Any:
+        """Make one actor. It is not restarted by Ray: whoever replaces it decides when it may serve."""
+        return worker.options(name=name, namespace=self.namespace, max_restarts=0, **options).remote(*arguments)
+
+
+class House:
+    """Start with `start`, leave with `close`; `sync_policy` and `sync_teacher` publish the learner's weights."""
+
+    def __init__(
+        self, config: RunConfig, incarnation: int, name: str, probe_ids: Int32, background: asyncio.TaskGroup
+    ) -> None:
+        self.config = config
+        self._incarnation = incarnation
+        self._open = False
+        self._places = Placement(config, f"{name}-{incarnation}")
+        self.gang = LearnerGang(config, self._places.namespace)
+        self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s)
+        per_engine = max(1, config.rollout.max_num_seqs // config.batch.samples_per_task)
+        self.rollouts = self._fleet("rollout", config.rollout.workers, per_engine, self._prepare_rollout, background)
+        self.envs = self._fleet("env", config.env.workers, JUDGEMENTS_PER_ENV_WORKER, self._prepare_env, background)
+        self.teachers = (
+            self._fleet("teacher", config.teacher.workers, 2, self._prepare_teacher, background)
+            if config.uses_teacher
+            else None
+        )
+
+    async def start(self, checkpoint: Path | None, steps_done: int) -> LearnerInfo:
+        """Bring everybody up, then give everybody the learner's weights."""
+        version = Version(incarnation=self._incarnation, batch=steps_done)
+        self.publisher.versions = {"policy": version, "teacher": version}
+        async with asyncio.TaskGroup() as group:
+            learner = group.create_task(self.gang.start(checkpoint))
+            for fleet in (self.rollouts, self.envs, self.teachers):
+                if fleet is not None:
+                    group.create_task(fleet.start())
+        async with self.publisher.lock:
+            for stream, report in (await self._publish_all(self._streams)).items():
+                for name, error in report.failed.items():
+                    raise WeightSyncError(f"{name}: the initial {stream} weights did not arrive: {error}") from error
+            self._open = True
+        return learner.result()
+
+    async def sync(self, version: Version) -> dict[Stream, SyncReport]:
+        """Publish what the last batch made; call it with `publisher.lock` held. Failed receivers are replaced."""
+        for stream in self._streams:
+            self.publisher.versions[stream] = version
+        reports = await self._publish_all(self._streams)
+        for report in reports.values():
+            for fleet in filter(None, (self.rollouts, self.teachers)):
+                for member in fleet.members:
+                    if member.name in report.failed:
+                        fleet.report(member, member.handle, report.failed[member.name])
+        return reports
+
+    @property
+    def teacher_version(self) -> Version:
+        """The version that every teacher has acknowledged."""
+        return self.publisher.versions[self._teacher_stream]
+
+    def close(self) -> None:
+        """End every actor."""
+        for fleet in (self.rollouts, self.envs, self.teachers):
+            if fleet is not None:
+                fleet.kill()
+        self.gang.kill()
+
+    @property
+    def _teacher_stream(self) -> Stream:
+        """A live teacher is the policy; a frozen one takes no stream and keeps its first version."""
+        return "policy" if isinstance(self.config.teacher.regularisation, LiveTeacher) else "teacher"
+
+    @property
+    def _streams(self) -> list[Stream]:
+        """The streams that are published after every batch."""
+        averaged = self.config.uses_teacher and isinstance(self.config.teacher.regularisation, EmaTeacher)
+        return ["policy", "teacher"] if averaged else ["policy"]
+
+    async def _publish_all(self, streams: Sequence[Stream]) -> dict[Stream, SyncReport]:
+        return {stream: await self.publisher.publish(stream, self._followers(stream)) for stream in streams}
+
+    def _followers(self, stream: Stream) -> list[Member]:
+        """Serving members that hold `stream`."""
+        fleets = [self.rollouts] if stream == "policy" else []
+        if self.teachers is not None and stream == self._teacher_stream:
+            fleets.append(self.teachers)
+        return [m for fleet in fleets for m in fleet.members if m.serving]
+
+    def _fleet(self, role: str, size: int, max_load: int, prepare: Any, background: asyncio.TaskGroup) -> Fleet:
+        return Fleet(
+            role,
+            size,
+            spawn=getattr(self, f"_spawn_{role}"),
+            prepare=prepare,
+            max_load=max_load,
+            max_restarts=self.config.max_worker_restarts,
+            lease_timeout_s=self.config.deadlines.start_s + self.config.deadlines.generate_s,
+            background=background,
+        )
+
+    def _spawn_rollout(self, name: str) -> Any:
+        rollout = self.config.rollout
+        return self._places.spawn(
+            RolloutActor, name, self.config, _index(name), num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus
+        )
+
+    def _spawn_env(self, name: str) -> Any:
+        env = self.config.env
+        slots = {"env_slot": env.env_slots} if env.env_slots else {}
+        return self._places.spawn(
+            ray.remote(EnvWorker), name, env, name, self._places.namespace, num_cpus=env.num_cpus, resources=slots
+        )
+
+    def _spawn_teacher(self, name: str) -> Any:
+        teacher = self.config.teacher
+        return self._places.spawn(
+            ray.remote(TeacherWorker),
+            name,
+            self.config,
+            _index(name),
+            num_cpus=teacher.num_cpus,
+            num_gpus=teacher.num_gpus,
+        )
+
+    async def _prepare_rollout(self, member: Member) -> None:
+        await self._start(member, "start")
+        await self._catch_up("policy", member)
+
+    async def _prepare_teacher(self, member: Member) -> None:
+        if isinstance(self.config.teacher.regularisation, FrozenTeacher):
+            await self._start(member, "start", self.teacher_version)
+        else:
+            await self._start(member, "start")
+            await self._catch_up(self._teacher_stream, member)
+
+    async def _prepare_env(self, member: Member) -> None:
+        await self._start(member, "ready")
+
+    async def _start(self, member: Member, method: str, *arguments: Any) -> None:
+        wait = getattr(member.handle, method).remote(*arguments)
+        await within(wait, actor=member.name, stage=method, timeout_s=self.config.deadlines.start_s)
+
+    async def _catch_up(self, stream: Stream, member: Member) -> None:
+        """A replacement loads the present weights before it serves; at the start one publication serves all."""
+        if not self._open:
+            return
+        async with self.publisher.lock:
+            report = await self.publisher.publish(stream, [member])
+            for error in report.failed.values():
+                raise WeightSyncError(f"{member.name}: {error}") from error
+            member.serving = True  # under the lock: the next publication must not miss it
+
+
+def _index(name: str) -> int:
+    return int(name.split("-")[1])

@@ -1,0 +1,55 @@
+"""What a run reads before it starts anything: tasks, tokenizer, and whether every prompt fits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdpo.chat import render_prompt
+from sdpo.config import RunConfig
+from sdpo.errors import ModelError, PromptTooLong
+from sdpo.taskfile import load_tasks
+from sdpo.types import Int32, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Loaded and checked. probe_ids int32 [P]: the prompt that audits weight updates, at most 64 tokens."""
+
+    train: list[Task]
+    heldout: list[Task]
+    tokenizer: Any
+    probe_ids: Int32
+
+    @classmethod
+    def load(cls, config: RunConfig) -> "Inputs":
+        """Raises `ModelError`, `TaskFileError` or `PromptTooLong`, each naming what is wrong."""
+        train = load_tasks(config.tasks.train)
+        heldout = load_tasks(config.tasks.heldout)[: config.tasks.max_heldout] if config.tasks.heldout else []
+        tokenizer = load_tokenizer(config.model.path)
+        _check_prompts(config, tokenizer, [*train, *heldout])
+        probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
+        return cls(train, heldout, tokenizer, probe[:64])
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a model folder. Raises `ModelError` if there is no usable one with a chat template."""
+    from transformers import AutoTokenizer
+
+    if not (Path(path) / "config.json").is_file():
+        raise ModelError(f"model.path={path}: no config.json there; allowed: a Hugging Face causal LM folder")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.path={path}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
+    if not tokenizer.chat_template:
+        raise ModelError(f"model.path={path}: its tokenizer has no chat template; prompts cannot be made without one")
+    return tokenizer
+
+
+def _check_prompts(config: RunConfig, tokenizer: Any, tasks: list[Task]) -> None:
+    """Refuse tasks whose prompt would not fit, before anything is started."""
+    allowed = min(config.max_prompt_tokens, config.hindsight.max_prompt_tokens if config.uses_teacher else 10**9)
+    for task in tasks:
+        length = len(render_prompt(tokenizer, task.messages, enable_thinking=config.model.enable_thinking))
+        if length > allowed:
+            raise PromptTooLong(f"task {task.id}: its prompt has {length} tokens; allowed: at most {allowed}")

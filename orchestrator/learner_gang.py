@@ -1,0 +1,145 @@
+"""The learner as one thing: ranks in a placement group that start, train, publish and checkpoint together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from learner.messages import LearnerInfo, TrainRequest
+from learner.packing import plan_micro_batches
+from learner.rank import LearnerRank
+from orchestrator.waits import stream_within, within
+from sdpo.config import RunConfig
+from sdpo.errors import LearnerDied
+from sdpo.types import Int32, Version
+from sdpo.weights import Stream
+
+
+class LearnerGang:
+    """Calls every rank at once and turns a rank's death into `LearnerDied`."""
+
+    def __init__(self, config: RunConfig, namespace: str) -> None:
+        self._config, self._namespace = config, namespace
+        self._group: PlacementGroup | None = None
+        self._ranks: list[Any] = []
+
+    async def start(self, checkpoint: Path | None) -> LearnerInfo:
+        """Place the gang, join its ranks and load the initial weights or `checkpoint`."""
+        learner, deadline = self._config.learner, self._config.deadlines.start_s
+        bundle = {"CPU": learner.num_cpus, "GPU": learner.num_gpus}
+        self._group = placement_group([{k: v for k, v in bundle.items() if v}] * learner.ranks, strategy="PACK")
+        await within(self._group.ready(), actor="learner", stage="placement", timeout_s=deadline)
+        self._ranks = [self._spawn(rank) for rank in range(learner.ranks)]
+        with self._deaths():
+            address, port = await within(
+                self._ranks[0].address.remote(), actor="learner-rank0", stage="start", timeout_s=deadline
+            )
+            folder = None if checkpoint is None else str(checkpoint)
+            infos = await self._all("setup", deadline, address, port, folder)
+        info: LearnerInfo = infos[0]
+        return info
+
+    async def train(
+        self,
+        step: int,
+        rollouts: Sequence[Any],
+        scores: Sequence[Any],
+        advantages: Sequence[float],
+        lengths: Sequence[int],
+    ) -> dict[str, float]:
+        """One optimizer step. `rollouts[i]` and `scores[i]` (or None) are references; lengths in tokens."""
+        plan = plan_micro_batches(lengths, len(self._ranks), self._config.learner.tokens_per_micro_batch)
+        calls = []
+        for rank, micro_batches in zip(self._ranks, plan, strict=True):
+            mine = sorted(i for micro_batch in micro_batches for i in micro_batch)
+            position = {index: p for p, index in enumerate(mine)}
+            request = TrainRequest(
+                step=step,
+                advantages=tuple(advantages[i] for i in mine),
+                scored=tuple(scores[i] is not None for i in mine),
+                micro_batches=tuple(tuple(position[i] for i in micro_batch) for micro_batch in micro_batches),
+            )
+            objects = [rollouts[i] for i in mine] + [scores[i] for i in mine if scores[i] is not None]
+            calls.append(rank.train.remote(request, *objects))
+        with self._deaths():
+            metrics = await self._gather(calls, "train", self._config.deadlines.train_s)
+        first: dict[str, float] = metrics[0]
+        return first
+
+    async def update_teacher(self) -> None:
+        """One step of the teacher's regularisation (paper, A.2)."""
+        with self._deaths():
+            await self._all("update_teacher", self._config.deadlines.train_s)
+
+    async def stream(self, stream: Stream, version: Version, probe_ids: Int32) -> AsyncIterator[Any]:
+        """References of rank 0's buckets, then of the manifest. All ranks gather; at most two items run ahead."""
+        timeout_s = self._config.deadlines.weights_s
+        generators = [
+            rank.publish.options(num_returns="streaming", _generator_backpressure_num_objects=2).remote(
+                stream, version, probe_ids
+            )
+            for rank in self._ranks
+        ]
+        with self._deaths():
+            for rank, generator in enumerate(generators):
+                async for ref in stream_within(
+                    aiter(generator), actor=f"learner-rank{rank}", stage=f"publish {stream}", timeout_s=timeout_s
+                ):
+                    if rank == 0:
+                        yield ref
+
+    async def save(self, folder: Path) -> None:
+        """A sharded checkpoint of weights, optimizer, teacher and random state into `folder`."""
+        with self._deaths():
+            await self._all("save", self._config.deadlines.checkpoint_s, str(folder))
+
+    async def export(self, folder: Path) -> None:
+        """The policy as a Hugging Face folder."""
+        with self._deaths():
+            await self._all("export", self._config.deadlines.checkpoint_s, str(folder))
+
+    def kill(self) -> None:
+        """End every rank and give the placement back."""
+        for rank in self._ranks:
+            ray.kill(rank)
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+    def _spawn(self, rank: int) -> Any:
+        learner = self._config.learner
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+        return (
+            ray.remote(LearnerRank)
+            .options(
+                name=f"learner-rank{rank}",
+                namespace=self._namespace,
+                num_cpus=learner.num_cpus,
+                num_gpus=learner.num_gpus,
+                scheduling_strategy=strategy,
+            )
+            .remote(self._config, rank, learner.ranks)
+        )
+
+    async def _all(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
+        return await self._gather([getattr(r, method).remote(*arguments) for r in self._ranks], method, timeout_s)
+
+    async def _gather(self, calls: Sequence[Any], stage: str, timeout_s: float) -> list[Any]:
+        return await asyncio.gather(
+            *(
+                within(call, actor=f"learner-rank{rank}", stage=stage, timeout_s=timeout_s)
+                for rank, call in enumerate(calls)
+            )
+        )
+
+    @contextmanager
+    def _deaths(self) -> Iterator[None]:
+        try:
+            yield
+        except RayActorError as error:
+            raise LearnerDied(f"learner: {str(error).splitlines()[0]}") from error

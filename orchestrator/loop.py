@@ -1,0 +1,99 @@
+"""The loop, on one page.
+
+Two tasks and one buffer. The producer starts batch n when the staleness gate opens and runs its groups through
+sampling, judging and scoring; the consumer takes the finished groups, has the learner take one step, publishes the
+new weights and opens the gate. Whatever ends early, ends the run.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from orchestrator.gate import StalenessGate
+from orchestrator.group import Group
+from orchestrator.house import House
+from orchestrator.measure import batch_metrics, sync_metrics, time_metrics
+from orchestrator.pipeline import GroupPipeline
+from orchestrator.producer import produce
+from orchestrator.run_books import RunBooks
+from orchestrator.task_source import TaskSource
+from orchestrator.waits import within
+from sdpo.config import RunConfig
+from sdpo.errors import InfrastructureError
+from sdpo.types import Version
+
+
+async def train(
+    house: House,
+    pipeline: GroupPipeline,
+    tasks: TaskSource,
+    books: RunBooks,
+    *,
+    incarnation: int,
+    steps_done: int,
+    stop: asyncio.Event,
+) -> int:
+    """Train until `config.steps` batches are done or `stop` is set; returns the number of steps done."""
+    config = house.config
+    gate = StalenessGate(config.batch.max_staleness, steps_done)
+    buffer: asyncio.Queue[Group] = asyncio.Queue(config.batch.tasks * (config.batch.max_staleness + 1))
+    steps = range(steps_done, config.steps)
+    async with asyncio.TaskGroup() as running:
+        producer = running.create_task(produce(steps, tasks, pipeline, gate, lambda: house.teacher_version, buffer))
+        for batch in steps:
+            started = time.monotonic()
+            groups = [await _next_group(buffer, config) for _ in range(config.batch.tasks)]
+            collected = time.monotonic()
+            metrics = batch_metrics(groups) | time_metrics(groups)
+            _refuse_a_broken_world(metrics["attempts/dropped_fraction"], config)
+            version = Version(incarnation=incarnation, batch=batch + 1)
+            metrics |= await update(house, batch, groups, version)
+            steps_done = batch + 1
+            metrics |= await books.evaluate_if_due(steps_done)
+            if not stop.is_set():
+                gate.publish(steps_done)
+            metrics["time/collect_s"] = collected - started
+            metrics["time/step_s"] = time.monotonic() - started
+            await books.record(steps_done, groups, metrics)
+            if stop.is_set():
+                producer.cancel()
+                break
+    return steps_done
+
+
+async def update(house: House, batch: int, groups: Sequence[Group], version: Version) -> dict[str, float]:
+    """One optimizer step on a batch, one step of the teacher, and the publication of both."""
+    attempts = [a for g in groups for a in g.attempts]
+    if house.config.uses_teacher:
+        attempts = [a for a in attempts if a.scores is not None]
+    metrics = {"attempts/trained": float(len(attempts))}
+    async with house.publisher.lock:
+        started = time.monotonic()
+        if attempts:
+            metrics |= await house.gang.train(
+                batch,
+                [a.rollout for a in attempts],
+                [a.scores for a in attempts],
+                [a.advantage for a in attempts],
+                [a.header.num_prompt_tokens + a.header.num_response_tokens for a in attempts],
+            )
+        metrics["time/train_s"] = time.monotonic() - started
+        await house.gang.update_teacher()
+        metrics["time/update_teacher_s"] = time.monotonic() - started - metrics["time/train_s"]
+        return metrics | sync_metrics(await house.sync(version))
+
+
+async def _next_group(buffer: asyncio.Queue[Group], config: RunConfig) -> Group:
+    """Backstop: the waits inside the producer name the actor that is late long before this one ends."""
+    deadlines = config.deadlines
+    longest_s = deadlines.start_s + deadlines.weights_s + config.env.max_attempts * deadlines.environment_s
+    longest_s += 2 * (deadlines.generate_s + deadlines.score_s)
+    return await within(buffer.get(), actor="producer", stage="the next group", timeout_s=longest_s)
+
+
+def _refuse_a_broken_world(dropped_fraction: float, config: RunConfig) -> None:
+    if dropped_fraction > config.env.max_dropped_fraction:
+        raise InfrastructureError(
+            f"{dropped_fraction:.0%} of a batch's attempts were lost to infrastructure errors; "
+            f"allowed: env.max_dropped_fraction={config.env.max_dropped_fraction:.0%}"
+        )

@@ -1,0 +1,78 @@
+"""What a step reports: counts, rewards, hindsight, times, weights. Every name is a path; times carry `_s`."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from orchestrator.evaluation import Judged, pass_at_1
+from orchestrator.group import AttemptRecord, Group
+from orchestrator.publish import SyncReport
+from sdpo.types import FinishReason
+from sdpo.weights import Stream
+
+
+def batch_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Of one rollout batch. `attempts/sampled` = judged + dropped."""
+    attempts = [a for g in groups for a in g.attempts]
+    dropped = sum(len(g.dropped) for g in groups)
+    metrics = {
+        "attempts/sampled": float(len(attempts) + dropped),
+        "attempts/judged": float(len(attempts)),
+        "attempts/dropped": float(dropped),
+        "attempts/dropped_fraction": dropped / max(1, len(attempts) + dropped),
+        "groups/with_success": float(sum(any(a.verdict.success for a in g.attempts) for g in groups)),
+        "groups/dropped": float(sum(not g.attempts for g in groups)),
+    }
+    if attempts:
+        metrics |= _of_attempts(attempts)
+    return metrics
+
+
+def _of_attempts(attempts: Sequence[AttemptRecord]) -> dict[str, float]:
+    metrics = {
+        "rollout/reward": _mean(a.verdict.reward or 0.0 for a in attempts),
+        "rollout/pass_rate": _mean(a.verdict.success for a in attempts),
+        "rollout/response_tokens": _mean(a.header.num_response_tokens for a in attempts),
+        "rollout/truncated_fraction": _mean(a.header.finish_reason is FinishReason.LENGTH for a in attempts),
+    }
+    for kind, count in Counter(a.verdict.kind for a in attempts).items():
+        metrics[f"verdict/{kind}"] = count / len(attempts)
+    looked_back = [a.hindsight for a in attempts if a.hindsight is not None]
+    if looked_back:
+        metrics |= {
+            "hindsight/with_demo_fraction": _mean(h.demo_from is not None for h in looked_back),
+            "hindsight/with_feedback_fraction": _mean(h.used_feedback for h in looked_back),
+            "hindsight/masked_fraction": _mean(not h.mask for h in looked_back),
+            "hindsight/prompt_tokens": _mean(len(h.token_ids) for h in looked_back),
+            "hindsight/cut_fraction": _mean(h.num_demo_chars_cut + h.num_feedback_chars_cut > 0 for h in looked_back),
+        }
+    return metrics
+
+
+def time_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Seconds that the slowest group of the batch spent in each stage of the pipeline."""
+    stages = sorted({stage for g in groups for stage in g.seconds})
+    return {f"time/slowest_group_{s}_s": max(g.seconds.get(s, 0.0) for g in groups) for s in stages}
+
+
+def sync_metrics(reports: Mapping[Stream, SyncReport]) -> dict[str, float]:
+    """Of the publications of one step."""
+    metrics = {}
+    for stream, report in reports.items():
+        metrics[f"time/publish_{stream}_s"] = report.seconds
+        metrics[f"weights/{stream}_bytes"] = float(report.num_bytes)
+        metrics[f"weights/{stream}_probe_diff"] = report.max_abs_diff
+    return metrics
+
+
+def heldout_metrics(judged: Sequence[Judged], prefix: str) -> dict[str, float]:
+    """pass@1 and the mean response length of an evaluation."""
+    return {
+        f"{prefix}/pass@1": pass_at_1(judged),
+        f"{prefix}/samples": float(len(judged)),
+        f"{prefix}/response_tokens": _mean(j.header.num_response_tokens for j in judged),
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(float(v) for v in values)

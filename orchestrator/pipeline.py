@@ -1,0 +1,135 @@
+"""From a task to a scored group, streaming: an attempt goes to an env worker the moment it ends, a group to the
+teacher the moment its verdicts are in."""
+
+import asyncio
+import time
+from typing import Any
+
+from ray.exceptions import RayActorError
+
+from orchestrator.fleet import Fleet
+from orchestrator.group import AttemptRecord, Group
+from orchestrator.judging import judge
+from orchestrator.rollouts import sample
+from orchestrator.waits import within
+from sdpo.advantages import group_relative_advantages
+from sdpo.chat import ChatTokenizer, render_prompt
+from sdpo.config import RunConfig
+from sdpo.errors import StageTimeout
+from sdpo.reprompt import Attempt, build_hindsight, route_group
+from sdpo.seeds import sample_seed
+from sdpo.types import GenerationRequest, SamplingParams, Task, Version
+
+
+class GroupPipeline:
+    """Runs one group at a time per call; any number of calls may be in flight."""
+
+    def __init__(
+        self, config: RunConfig, tokenizer: ChatTokenizer, rollouts: Fleet, envs: Fleet, teachers: Fleet | None
+    ) -> None:
+        self._config, self._tokenizer = config, tokenizer
+        self._rollouts, self._envs, self._teachers = rollouts, envs, teachers
+
+    async def run(self, step: int, task: Task, version: Version) -> Group:
+        """Sample, judge and score one group; `version` is the one that the teacher must hold."""
+        started = time.monotonic()
+        group = Group(step=step, task=task, attempts=[])
+        for record in await self._sample_and_judge(step, task, group.seconds):
+            broken = record.verdict.infrastructure_error is not None
+            (group.dropped if broken else group.attempts).append(record)
+        if len(group.attempts) < self._config.batch.min_group_size:
+            group.dropped += group.attempts
+            group.attempts = []
+            return group
+        rewards = [a.verdict.reward or 0.0 for a in group.attempts]
+        for record, advantage in zip(group.attempts, group_relative_advantages(rewards), strict=True):
+            record.advantage = float(advantage)
+        if self._teachers is not None:
+            self._look_back(group)
+            scoring = time.monotonic()
+            await self._score(self._teachers, group, version)
+            group.seconds["score"] = time.monotonic() - scoring
+        group.seconds["group"] = time.monotonic() - started
+        return group
+
+    async def _sample_and_judge(self, step: int, task: Task, seconds: dict[str, float]) -> list[AttemptRecord]:
+        """All attempts of the group by sample index, judged or broken."""
+        config, started = self._config, time.monotonic()
+        request = training_request(config, self._tokenizer, step, task)
+
+        async def finish(header: Any, rollout: Any) -> AttemptRecord:
+            verdict = await judge(
+                self._envs,
+                task,
+                header,
+                max_attempts=config.env.max_attempts,
+                timeout_s=config.deadlines.environment_s,
+            )
+            return AttemptRecord(header=header, rollout=rollout, verdict=verdict)
+
+        async with asyncio.TaskGroup() as judging:
+            running = [
+                judging.create_task(finish(header, rollout))
+                async for header, rollout in sample(self._rollouts, request, timeout_s=config.deadlines.generate_s)
+            ]
+            seconds["generate"] = time.monotonic() - started
+        seconds["wait_environment"] = time.monotonic() - started - seconds["generate"]
+        return sorted((r.result() for r in running), key=lambda r: r.header.sample_index)
+
+    def _look_back(self, group: Group) -> None:
+        """Give every attempt its hindsight prompt."""
+        attempts = [
+            Attempt(
+                sample_index=a.header.sample_index,
+                text=a.header.text,
+                reward=a.verdict.reward or 0.0,
+                feedback=a.verdict.feedback,
+            )
+            for a in group.attempts
+        ]
+        for i, routing in enumerate(route_group(attempts, self._config.hindsight)):
+            group.attempts[i].hindsight = build_hindsight(
+                group.task,
+                attempts,
+                i,
+                routing,
+                self._tokenizer,
+                self._config.hindsight,
+                enable_thinking=self._config.model.enable_thinking,
+            )
+
+    async def _score(self, teachers: Fleet, group: Group, version: Version) -> None:
+        """Have the attempts that carry a signal scored; a teacher that dies is replaced and the group sent again."""
+        records = [a for a in group.attempts if a.hindsight is not None and a.hindsight.mask]
+        if not records:
+            return
+        temperature, timeout_s = self._config.rollout.sampling.temperature, self._config.deadlines.score_s
+        hindsights = [r.hindsight for r in records]
+        while True:
+            async with teachers.lease() as member:
+                handle = member.handle
+                score = handle.score.options(num_returns=len(records) + 1)
+                receipt, *refs = score.remote(version, temperature, hindsights, *[r.rollout for r in records])
+                try:
+                    await within(receipt, actor=member.name, stage="score", timeout_s=timeout_s)
+                except (RayActorError, StageTimeout) as error:
+                    teachers.report(member, handle, error)
+                    continue
+            for record, ref in zip(records, refs, strict=True):
+                record.scores = ref
+            return
+
+
+def training_request(config: RunConfig, tokenizer: ChatTokenizer, step: int, task: Task) -> GenerationRequest:
+    """G attempts at `task` in batch `step`, one seed each."""
+    indices = tuple(range(config.batch.samples_per_task))
+    return GenerationRequest(
+        task_id=task.id,
+        prompt_ids=render_prompt(tokenizer, task.messages, enable_thinking=config.model.enable_thinking),
+        sample_indices=indices,
+        seeds=tuple(sample_seed(config.seed, "train", step, task.id, i) for i in indices),
+        sampling=SamplingParams(
+            temperature=config.rollout.sampling.temperature, max_tokens=config.rollout.sampling.max_response_tokens
+        ),
+        support_size=config.objective.top_k,
+    )

@@ -1,0 +1,30 @@
+"""The producer: starts batches as the staleness gate allows and hands finished groups to the consumer."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from orchestrator.gate import StalenessGate
+from orchestrator.group import Group
+from orchestrator.pipeline import GroupPipeline
+from orchestrator.task_source import TaskSource
+from sdpo.types import Task, Version
+
+
+async def produce(
+    steps: Sequence[int],
+    tasks: TaskSource,
+    pipeline: GroupPipeline,
+    gate: StalenessGate,
+    teacher_version: Callable[[], Version],
+    buffer: asyncio.Queue[Group],
+) -> None:
+    """Run every group of every batch in `steps` through the pipeline."""
+
+    async def run(step: int, task: Task) -> None:
+        await buffer.put(await pipeline.run(step, task, teacher_version()))
+
+    for step in steps:
+        await gate.wait(step)
+        async with asyncio.TaskGroup() as batch:
+            for task in tasks.batch(step):
+                batch.create_task(run(step, task))

@@ -1,0 +1,73 @@
+"""Weights from the learner to whoever serves with them: two streams, each published once per rollout batch.
+
+The orchestrator moves references only; the bytes go from the learner's node to the receivers' through the object
+store. A receiver whose update failed is reported and must not serve.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.exceptions import RayActorError
+
+from orchestrator.fleet import Member
+from orchestrator.learner_gang import LearnerGang
+from orchestrator.waits import within
+from sdpo.errors import StageTimeout, WeightSyncError
+from sdpo.types import Int32, Version
+from sdpo.weights import Stream, WeightAudit
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What one publication took. `failed` maps receivers' names to their errors; differences are in nats."""
+
+    seconds: float = 0.0
+    num_bytes: int = 0
+    max_abs_diff: float = 0.0
+    failed: dict[str, BaseException] = field(default_factory=dict)
+
+
+class WeightPublisher:
+    """Sends a stream to receivers. `versions` names what each stream holds at present."""
+
+    def __init__(self, gang: LearnerGang, probe_ids: Int32, timeout_s: float) -> None:
+        """probe_ids int32 [P]: the prompt whose log-probs audit every update."""
+        self._gang, self._probe_ids, self._timeout_s = gang, probe_ids, timeout_s
+        self.versions: dict[Stream, Version] = {}
+        self.lock = asyncio.Lock()
+        """Held while the learner's weights change or travel."""
+
+    async def publish(self, stream: Stream, receivers: Sequence[Member]) -> SyncReport:
+        """Send `stream` with `lock` held. A receiver's failure is reported, not raised."""
+        report, started = SyncReport(), time.monotonic()
+        alive = {m.name: m.handle for m in receivers}
+        version = self.versions[stream]
+        await self._each(alive, report, "begin_update", version)
+        held: Any = None
+        async for ref in self._gang.stream(stream, version, self._probe_ids):
+            if held is not None:
+                await self._each(alive, report, "receive_bucket", held)
+            held = ref
+        audits: list[WeightAudit] = await self._each(alive, report, "finish_update", held)
+        report.num_bytes = audits[0].num_bytes if audits else 0
+        report.max_abs_diff = max((a.max_abs_diff for a in audits), default=0.0)
+        report.seconds = time.monotonic() - started
+        return report
+
+    async def _each(self, alive: dict[str, Any], report: SyncReport, method: str, argument: Any) -> list[Any]:
+        """Call `method` on all receivers; those that fail leave `alive` and enter the report."""
+
+        async def call(name: str, handle: Any) -> Any:
+            try:
+                wait = getattr(handle, method).remote(argument)
+                return await within(wait, actor=name, stage=method, timeout_s=self._timeout_s)
+            except (RayActorError, WeightSyncError, StageTimeout) as error:
+                report.failed[name] = error
+                del alive[name]
+                return None
+
+        answers = await asyncio.gather(*(call(name, handle) for name, handle in list(alive.items())))
+        return [answer for answer in answers if answer is not None]

@@ -1,0 +1,105 @@
+"""What a run writes down while it goes: metrics, samples, checkpoints, held-out results, and lines for a person."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.evaluation import Evaluator, Judged
+from orchestrator.group import Group
+from orchestrator.house import House
+from orchestrator.measure import heldout_metrics
+from orchestrator.metrics_log import MetricsLog
+from orchestrator.run_dir import RunDir
+from orchestrator.samples import record_samples
+from orchestrator.waits import within
+from sdpo.config import RunConfig
+from sdpo.types import Task
+
+
+class RunBooks:
+    """Keeps the run directory up to date; the loop tells it what happened."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: RunDir,
+        house: House,
+        log: MetricsLog,
+        evaluator: Evaluator,
+        heldout: Sequence[Task],
+        tokenizer: Any,
+    ) -> None:
+        self._config, self._run_dir, self._house, self._log = config, run_dir, house, log
+        self._evaluator, self._heldout, self._tokenizer = evaluator, heldout, tokenizer
+        self._checkpointed_steps = -1
+
+    async def before_training(self) -> None:
+        """Measure the base model: held-out pass@1, and how many failures it repairs when shown its feedback."""
+        judged, metrics = await self._evaluate()
+        if judged and self._config.evaluation.measure_repair:
+            metrics |= heldout_metrics(await self._evaluator.repair(judged), "repair")
+        self._log.write(0, metrics)
+        _say(0, self._config.steps, metrics)
+
+    async def evaluate_if_due(self, steps: int) -> dict[str, float]:
+        """Held-out metrics after every `evaluation.every_steps` steps and after the last one."""
+        every = self._config.evaluation.every_steps
+        due = steps == self._config.steps or (every > 0 and steps % every == 0)
+        return (await self._evaluate())[1] if due else {}
+
+    async def record(self, steps: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
+        """Write the step down, and a checkpoint when one is due."""
+        if self._config.record.samples_per_step:
+            file = self._run_dir.path / "samples" / f"step-{steps:06d}.jsonl"
+            limit, timeout_s = self._config.record.samples_per_step, self._config.deadlines.checkpoint_s
+            await asyncio.to_thread(record_samples, file, groups, limit, self._tokenizer, timeout_s)
+        every = self._config.checkpoint.every_steps
+        if every and steps % every == 0:
+            await self.checkpoint(steps)
+        self._log.write(steps, metrics)
+        _say(steps, self._config.steps, metrics)
+
+    async def checkpoint(self, steps: int) -> None:
+        """Save everything that resuming needs, unless these steps are saved already."""
+        if steps == self._checkpointed_steps:
+            return
+        folder = self._run_dir.checkpoint_folder()
+        await self._house.gang.save(folder)
+        self._run_dir.commit_checkpoint(folder, steps)
+        self._checkpointed_steps = steps
+
+    async def export(self) -> Path:
+        """The policy in Hugging Face format, in `model/`."""
+        folder = self._run_dir.path / "model"
+        await self._house.gang.export(folder)
+        return folder
+
+    async def _evaluate(self) -> tuple[list[Judged], dict[str, float]]:
+        if not self._heldout:
+            return [], {}
+        started = time.monotonic()
+        judged = await within(
+            self._evaluator.evaluate(self._heldout),
+            actor="evaluation",
+            stage="held-out tasks",
+            timeout_s=self._config.deadlines.train_s,
+        )
+        metrics = heldout_metrics(judged, "heldout")
+        return judged, metrics | {"time/evaluate_s": time.monotonic() - started}
+
+
+def _say(step: int, steps: int, metrics: Mapping[str, float]) -> None:
+    shown = (
+        ("reward", "rollout/reward", "{:.3f}"),
+        ("loss", "train/loss", "{:.4f}"),
+        ("gap", "train/teacher_gap", "{:+.3f}"),
+        ("grad", "train/grad_norm", "{:.2f}"),
+        ("tokens", "rollout/response_tokens", "{:.0f}"),
+        ("held-out pass@1", "heldout/pass@1", "{:.3f}"),
+        ("repaired by feedback", "repair/pass@1", "{:.3f}"),
+        ("s", "time/step_s", "{:.1f}"),
+    )
+    parts = [f"{name} {form.format(metrics[key])}" for name, key, form in shown if key in metrics]
+    print(f"step {step}/{steps}  " + "  ".join(parts), flush=True)

@@ -1,0 +1,66 @@
+"""What became of single attempts, for people to read: one JSON object an attempt."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from orchestrator.group import AttemptRecord, Group
+from orchestrator.run_dir import write_atomically
+from sdpo.types import Rollout, TeacherScores
+
+
+def record_samples(file: Path, groups: Sequence[Group], limit: int, tokenizer: Any, timeout_s: float) -> None:
+    """Write up to `limit` attempts of a batch, one of every group in turn. Blocks; fetches one attempt at a time."""
+    lanes = [[(group, attempt) for attempt in group.attempts] for group in groups]
+    in_turn = [pair for row in itertools.zip_longest(*lanes) for pair in row if pair is not None]
+    lines = [json.dumps(_describe(g, a, tokenizer, timeout_s)) for g, a in in_turn[:limit]]
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, "".join(line + "\n" for line in lines))
+
+
+def _describe(group: Group, attempt: AttemptRecord, tokenizer: Any, timeout_s: float) -> dict[str, Any]:
+    rollout: Rollout = ray.get(attempt.rollout, timeout=timeout_s)
+    described = {
+        "step": group.step,
+        "task": group.task.id,
+        "sample": attempt.header.sample_index,
+        "messages": [{"role": m.role, "content": m.content} for m in group.task.messages],
+        "response": attempt.header.text,
+        "finish_reason": attempt.header.finish_reason,
+        "versions": attempt.header.versions,
+        "verdict": {
+            "reward": attempt.verdict.reward,
+            "success": attempt.verdict.success,
+            "kind": attempt.verdict.kind,
+            "details": dict(attempt.verdict.details),
+        },
+        "feedback": attempt.verdict.feedback,
+        "advantage": attempt.advantage,
+        "tokens": [tokenizer.decode([token]) for token in rollout.response_ids.tolist()],
+        "log_p": [_rounded(s.log_probs) for s in rollout.segments],
+    }
+    if attempt.hindsight is not None:
+        described["hindsight"] = {
+            "prompt": tokenizer.decode(attempt.hindsight.token_ids.tolist()),
+            "demo_from": attempt.hindsight.demo_from,
+            "used_feedback": attempt.hindsight.used_feedback,
+            "demo_chars_cut": attempt.hindsight.num_demo_chars_cut,
+            "feedback_chars_cut": attempt.hindsight.num_feedback_chars_cut,
+        }
+    if attempt.scores is not None:
+        scores: TeacherScores = ray.get(attempt.scores, timeout=timeout_s)
+        described["teacher_version"] = str(scores.version)
+        described["log_q"] = _rounded(scores.sampled_log_probs)
+        student = [
+            p for s in rollout.segments for p in (s.log_probs if s.log_probs is not None else [0.0] * len(s.token_ids))
+        ]
+        described["credit"] = _rounded([q - p for q, p in zip(scores.sampled_log_probs, student, strict=True)])
+    return described
+
+
+def _rounded(values: Any) -> list[float] | None:
+    return None if values is None else [round(float(v), 5) for v in values]

@@ -1,0 +1,123 @@
+"""A whole run: check the input, bring the house up, measure, train, save; go on by itself when the learner died."""
+
+import asyncio
+import logging
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from learner.messages import LearnerInfo
+from orchestrator.evaluation import Evaluator
+from orchestrator.failures import one_line, root_cause
+from orchestrator.house import House
+from orchestrator.inputs import Inputs
+from orchestrator.loop import train
+from orchestrator.metrics_log import MetricsLog
+from orchestrator.pipeline import GroupPipeline
+from orchestrator.run_books import RunBooks
+from orchestrator.run_dir import RunDir
+from orchestrator.task_source import TaskSource
+from sdpo.config import RunConfig
+from sdpo.errors import LearnerDied, RunInterrupted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Stop:
+    """Asked for once: end at the batch boundary. Asked for twice: end now."""
+
+    event: asyncio.Event
+    main: "asyncio.Task[Any]"
+
+    def ask(self) -> None:
+        if self.event.is_set():
+            self.main.cancel()
+        else:
+            print("stopping: the step is finished and a checkpoint written first; once more to end now", flush=True)
+            self.event.set()
+
+
+def run(config: RunConfig) -> Path:
+    """Train; returns the run directory. Raises `UserError` before anything is started or written, if input is bad.
+
+    Raises `RunInterrupted` after SIGINT or SIGTERM, with a checkpoint written.
+    """
+    run_dir = RunDir(config)
+    run_dir.check()
+    inputs = Inputs.load(config)
+    run_dir.open()
+    try:
+        start_ray(config)
+        try:
+            asyncio.run(_supervise(config, inputs, run_dir))
+        finally:
+            ray.shutdown()
+    finally:
+        run_dir.close()
+    return run_dir.path
+
+
+def start_ray(config: RunConfig) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for the run's actors."""
+    ray.init(configure_logging=False, log_to_driver=False, include_dashboard=False)
+
+
+async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir) -> None:
+    """Run incarnations until one ends well. A dead learner is a resume; anything else ends the run."""
+    main = asyncio.current_task()
+    assert main is not None
+    stop = Stop(asyncio.Event(), main)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.ask)
+    for restart in range(config.max_learner_restarts + 1):
+        try:
+            await _run_incarnation(config, inputs, run_dir, stop.event)
+            return
+        except asyncio.CancelledError:
+            raise RunInterrupted("stopped at once; run it again to go on from the newest checkpoint") from None
+        except BaseExceptionGroup as group:
+            error = root_cause(group)
+            if not isinstance(error, LearnerDied) or restart == config.max_learner_restarts:
+                raise error from group
+            print(f"{one_line(error)}; going on from the newest checkpoint", flush=True)
+
+
+async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: asyncio.Event) -> None:
+    """From the newest checkpoint, or from the start, to the end, with one set of actors."""
+    newest = run_dir.newest_checkpoint()
+    checkpoint, steps_done = newest if newest is not None else (None, 0)
+    incarnation = run_dir.next_incarnation()
+    metrics_log = MetricsLog(run_dir.path, resumed_steps=steps_done, tensorboard=config.record.tensorboard)
+    started = time.monotonic()
+    async with asyncio.TaskGroup() as background:
+        house = House(config, incarnation, config.name, inputs.probe_ids, background)
+        try:
+            info = await house.start(checkpoint, steps_done)
+            print(_who_is_up(house, info, time.monotonic() - started), flush=True)
+            evaluator = Evaluator(config, inputs.tokenizer, house.rollouts, house.envs)
+            books = RunBooks(config, run_dir, house, metrics_log, evaluator, inputs.heldout, inputs.tokenizer)
+            if steps_done == 0:
+                await books.before_training()
+            pipeline = GroupPipeline(config, inputs.tokenizer, house.rollouts, house.envs, house.teachers)
+            source = TaskSource(inputs.train, config.batch.tasks, config.tasks.seed)
+            steps_done = await train(
+                house, pipeline, source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
+            )
+            await books.checkpoint(steps_done)
+            await books.export()
+        finally:
+            house.close()
+            metrics_log.close()
+    if stop.is_set() and steps_done < config.steps:
+        raise RunInterrupted(f"stopped after step {steps_done}; run it again to go on from there")
+
+
+def _who_is_up(house: House, info: LearnerInfo, seconds: float) -> str:
+    fleets = [f for f in (house.rollouts, house.envs, house.teachers) if f is not None]
+    counts = ", ".join(f"{len(f.members)} {f.role}" for f in fleets)
+    return f"{info.num_parameters / 1e6:.2f} M parameters; {counts}, {info.world_size} learner actors up in {seconds:.0f} s"
