@@ -120,4 +120,5 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
 def _who_is_up(house: House, info: LearnerInfo, seconds: float) -> str:
     fleets = [f for f in (house.rollouts, house.envs, house.teachers) if f is not None]
     counts = ", ".join(f"{len(f.members)} {f.role}" for f in fleets)
-    return f"{info.num_parameters / 1e6:.2f} M parameters; {counts}, {info.world_size} learner actors up in {seconds:.0f} s"
+    counts += f", {info.world_size} learner"
+    return f"{info.num_parameters / 1e6:.2f} M parameters; actors: {counts}; up in {seconds:.0f} s"

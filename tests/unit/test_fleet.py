@@ -1,0 +1,99 @@
+"""The fleet's state machine, with actors replaced by plain objects: who may serve, and when."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from orchestrator import fleet as fleet_module
+from orchestrator.fleet import Fleet, Member
+from sdpo.errors import InfrastructureError, StageTimeout
+
+
+@pytest.fixture(autouse=True)
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Handles that the fleet killed; the actors here are plain objects."""
+    gone: list[Any] = []
+    monkeypatch.setattr(fleet_module.ray, "kill", gone.append)
+    return gone
+
+
+def make(group: asyncio.TaskGroup, size: int, prepare: Callable[[Member], Awaitable[None]], **options: Any) -> Fleet:
+    settings = {"max_load": 1, "max_restarts": 2, "lease_timeout_s": 0.2} | options
+    return Fleet("env", size, spawn=lambda name: object(), prepare=prepare, background=group, **settings)
+
+
+async def at_once(member: Member) -> None:
+    await asyncio.sleep(0)
+
+
+def test_leases_go_to_the_least_loaded_and_wait_when_all_are_full() -> None:
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 2, at_once)
+            await fleet.start()
+            async with fleet.lease() as a, fleet.lease() as b:
+                assert a is not b
+                with pytest.raises(StageTimeout, match="env did not finish becoming free"):
+                    async with fleet.lease():
+                        pass
+            assert [m.load for m in fleet.members] == [0, 0]
+
+    asyncio.run(scenario())
+
+
+def test_a_reported_member_serves_again_only_after_it_was_prepared(killed: list[Any]) -> None:
+    async def scenario() -> None:
+        may_finish = asyncio.Event()
+        prepared: list[Any] = []
+
+        async def prepare(member: Member) -> None:
+            if prepared:
+                await may_finish.wait()
+            prepared.append(member.handle)
+
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 1, prepare)
+            await fleet.start()
+            member, first = fleet.members[0], fleet.members[0].handle
+            fleet.report(member, first, InfrastructureError("died"))
+            fleet.report(member, first, InfrastructureError("said twice"))
+            await asyncio.sleep(0.01)
+            assert fleet.serving == []
+            assert killed == [first]
+            may_finish.set()
+            async with fleet.lease() as again:
+                assert again.handle is not first
+            fleet.report(member, first, InfrastructureError("late news of the first actor"))
+            assert fleet.serving == [member]
+            assert fleet.num_restarts == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_member_that_keeps_failing_ends_the_run() -> None:
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 1, at_once, max_restarts=1)
+            await fleet.start()
+            for _ in range(2):
+                async with fleet.lease() as member:
+                    fleet.report(member, member.handle, InfrastructureError("boom"))
+                await asyncio.sleep(0.01)
+
+    with pytest.raises(BaseExceptionGroup) as failure:
+        asyncio.run(scenario())
+    assert "env-0 failed 2 times; last: boom" in str(failure.value.exceptions[0])
+
+
+def test_a_retry_avoids_the_member_that_failed() -> None:
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 2, at_once)
+            await fleet.start()
+            for member in fleet.members:
+                async with fleet.lease(avoid=member.handle) as other:
+                    assert other is not member
+
+    asyncio.run(scenario())
