@@ -1,6 +1,6 @@
 """From messages to prompt tokens, by the model's own chat template."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,11 @@ from sdpo.types import Int32, Message
 
 class ChatTokenizer(Protocol):
     """The part of a Hugging Face tokenizer that prompts need."""
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, Any]:
+        """Token id -> added token, with its `content` and whether it is `special`."""
+        ...
 
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
 

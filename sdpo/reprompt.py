@@ -77,17 +77,23 @@ def build_hindsight(
     if demo is not None and config.remove_thinking:
         demo = _THINKING.sub("", demo)
     feedback = attempts[position].feedback if routing.use_feedback else None
+    demo, feedback = _inert(demo, tokenizer), _inert(feedback, tokenizer)
     longest = max(len(demo or ""), len(feedback or ""))
 
     def render(kept_chars: int) -> list[int]:
         messages = _hindsight_messages(task, _cut(demo, kept_chars), _cut(feedback, kept_chars), routing.mask)
-        return render_prompt(tokenizer, messages, enable_thinking=enable_thinking).tolist()
+        ids: list[int] = render_prompt(tokenizer, messages, enable_thinking=enable_thinking).tolist()
+        return ids
 
-    kept = longest
-    ids = render(kept)
+    kept, ids = longest, render(longest)
     if len(ids) > config.max_prompt_tokens:
-        kept = _largest_fitting(lambda n: len(render(n)) <= config.max_prompt_tokens, longest, task.id)
+        kept = _largest_fitting(lambda n: len(render(n)) <= config.max_prompt_tokens, longest)
         ids = render(kept)
+    if len(ids) > config.max_prompt_tokens:
+        raise PromptTooLong(
+            f"task {task.id}: the question and the hindsight template take {len(ids)} tokens; "
+            f"allowed: at most hindsight.max_prompt_tokens={config.max_prompt_tokens}"
+        )
     return HindsightPrompt(
         task_id=task.id,
         sample_index=attempts[position].sample_index,
@@ -123,10 +129,18 @@ def _cut(text: str | None, kept_chars: int) -> str | None:
     return text[:head] + CUT_MARK + (text[-tail:] if tail else "")
 
 
-def _largest_fitting(fits: Callable[[int], bool], longest: int, task_id: str) -> int:
-    """The most characters to keep, by bisection; BPE lengths are monotone up to a few tokens, and each probe is exact."""
-    if not fits(0):
-        raise PromptTooLong(f"task {task_id}: the question alone passes hindsight.max_prompt_tokens")
+def _inert(text: str | None, tokenizer: ChatTokenizer) -> str | None:
+    """Break up the control tokens that a text spells out: what a program printed must not end the user's turn."""
+    if text is None:
+        return None
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content in text:
+            text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+    return text
+
+
+def _largest_fitting(fits: Callable[[int], bool], longest: int) -> int:
+    """The most characters to keep, by bisection (lengths are monotone up to a few tokens); 0 if not even 0 fit."""
     low, high = 0, longest
     while low < high:
         middle = (low + high + 1) // 2

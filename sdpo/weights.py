@@ -84,7 +84,7 @@ def make_bucket(index: int, tensors: list[tuple[str, str, tuple[int, ...], UInt8
         specs.append(TensorSpec(name=name, dtype=dtype, shape=shape, offset=offset, num_bytes=raw.nbytes))
         offset += raw.nbytes
     data = np.concatenate([raw for *_, raw in tensors]) if tensors else np.empty(0, np.uint8)
-    return WeightBucket(index=index, specs=tuple(specs), data=data, digest=hashlib.sha256(data).hexdigest())
+    return WeightBucket(index=index, specs=tuple(specs), data=data, digest=_sha256(data))
 
 
 def make_buckets(
@@ -121,8 +121,10 @@ class StreamTally:
         """Raises `WeightSyncError` if the bucket is out of order or its bytes are not what was sent."""
         if bucket.index != self.num_buckets:
             raise WeightSyncError(f"weight bucket {bucket.index} arrived, expected {self.num_buckets}")
-        if hashlib.sha256(bucket.data).hexdigest() != bucket.digest:
+        if _sha256(bucket.data) != bucket.digest:
             raise WeightSyncError(f"weight bucket {bucket.index} arrived with a wrong SHA-256")
+        if not _specs_cover_data(bucket):
+            raise WeightSyncError(f"weight bucket {bucket.index} arrived with tensors that do not cover its bytes")
         self.num_buckets += 1
         self.num_tensors += len(bucket.specs)
         self.num_bytes += bucket.data.nbytes
@@ -136,3 +138,17 @@ class StreamTally:
             got, want = getattr(self, key), getattr(manifest, key)
             if got != want:
                 raise WeightSyncError(f"weights {manifest.version}: {key} is {got}, the sender counted {want}")
+
+
+def _sha256(data: UInt8) -> str:
+    return hashlib.sha256(data.data).hexdigest()
+
+
+def _specs_cover_data(bucket: WeightBucket) -> bool:
+    """Whether the tensors lie one behind the other and fill the bucket."""
+    end = 0
+    for spec in bucket.specs:
+        if spec.offset != end or spec.num_bytes < 0:
+            return False
+        end += spec.num_bytes
+    return end == bucket.data.nbytes

@@ -1,7 +1,6 @@
 """From pydantic's validation errors to one line each: the key, its value, what is allowed, the nearest known key."""
 
 import difflib
-import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,8 +9,7 @@ from pydantic_core import ErrorDetails
 
 from sdpo.config.base import Section
 from sdpo.config.keys import allowed_kinds, allowed_values, member_of_kind, sections_of, walk_keys
-
-LONGEST_VALUE_CHARS = 80
+from sdpo.show import show
 
 
 def explain(error: ValidationError, root: type[Section]) -> list[str]:
@@ -36,13 +34,6 @@ def nearest_key(name: str, root: type[Section]) -> str | None:
         if close := difflib.get_close_matches(wanted, candidates, n=1, cutoff=cutoff):
             return candidates[close[0]]
     return None
-
-
-def show(value: Any) -> str:
-    """A value on one line, as a run file would hold it, shortened."""
-    text = value if isinstance(value, str) and value.isprintable() and value else json.dumps(value, default=str)
-    text = "none" if text == "null" else text
-    return text if len(text) <= LONGEST_VALUE_CHARS else text[: LONGEST_VALUE_CHARS - 3] + "..."
 
 
 def _leaf(name: str) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from sdpo.config.base import Section
-from sdpo.config.explain import explain, nearest_key, show
+from sdpo.config.explain import explain, nearest_key
 from sdpo.config.keys import default_kind, member_of_kind, sections_of
 from sdpo.config.plain_yaml import dump_yaml, parse_yaml
 from sdpo.config.run import RunConfig
 from sdpo.errors import ConfigError
+from sdpo.show import show
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
