@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sdpo.config.base import Section
-from sdpo.config.explain import explain, nearest_key
+from sdpo.config.explain import explain
 from sdpo.config.keys import default_kind, member_of_kind, sections_of
 from sdpo.config.plain_yaml import dump_yaml, parse_yaml
 from sdpo.config.run import RunConfig
@@ -93,9 +93,7 @@ def _apply(data: dict[str, Any], names: list[str], value: Any) -> None:
             below = node[name] = {}
         if not isinstance(below, dict):
             dotted, through = ".".join(names), ".".join(names[: depth + 1])
-            near = nearest_key(dotted, RunConfig)
-            hint = f"; nearest known key: {near}" if near else ""
-            raise ConfigError(f"{dotted}={show(value)}: {through}={show(below)} holds no keys{hint}")
+            raise ConfigError(f"{dotted}={show(value)}: {through}={show(below)} is not a mapping of keys")
         node = below
     if names[-1] == "kind" and node.get("kind") != value:
         node.clear()

@@ -1,0 +1,272 @@
+"""Run files: what loads, what is refused and with which line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdpo.config import BatchConfig, EmaTeacher, FrozenTeacher, GrpoObjective, ModelConfig, RunConfig, SdpoObjective
+from sdpo.config.keys import allowed_values, walk_keys
+from sdpo.config.load import dump_run_config, load_run_config
+from sdpo.config.plain_yaml import dump_yaml, parse_yaml
+from sdpo.errors import ConfigError
+
+RUN = """\
+# a small run
+name: small
+objective:
+  kind: sdpo
+  top_k: 4
+learner:
+  optimizer: {learning_rate: 1e-3}
+"""
+SECTIONS = ", ".join(RunConfig.model_fields)
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN)
+    return path
+
+
+def error_of(path: Path, *overrides: str) -> str:
+    """The line that the loader refuses with; never more than one."""
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(path, overrides)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "pydantic" not in line
+    return line
+
+
+def test_file_and_overrides(run_file: Path) -> None:
+    config = load_run_config(run_file, ["batch.tasks=2", "batch.tasks=3", "env.sandbox.wall_time_s=2", "dir=out=1"])
+    assert config.name == "small"
+    assert config.objective == SdpoObjective(kind="sdpo", top_k=4)
+    assert config.learner.optimizer.learning_rate == 1e-3
+    assert (config.batch.tasks, config.env.sandbox.wall_time_s, config.dir) == (3, 2.0, "out=1")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "---\n"])
+def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert load_run_config(path) == RunConfig()
+
+
+def test_numbers_none_and_words(run_file: Path) -> None:
+    config = load_run_config(
+        run_file,
+        [
+            "learner.optimizer.eps=1e-3",
+            "objective.is_clip=none",
+            "tasks.heldout=null",
+            "rollout.kv_cache_gib=~",
+            "name=on",
+        ],
+    )
+    assert config.learner.optimizer.eps == 0.001
+    assert isinstance(config.objective, SdpoObjective)
+    assert (config.objective.is_clip, config.tasks.heldout, config.rollout.kv_cache_gib) == (None, None, None)
+    assert config.name == "on"
+    assert load_run_config(run_file, ["name='123'", "seed=010", "weights.bucket_bytes=1_000"]).seed == 10
+
+
+def test_a_new_kind_starts_its_section_anew(run_file: Path) -> None:
+    assert load_run_config(run_file, ["objective.kind=grpo"]).objective == GrpoObjective(kind="grpo")
+    config = load_run_config(run_file, ["objective.clip_low=0.1", "objective.kind=grpo"])
+    assert config.objective == GrpoObjective(kind="grpo", clip_low=0.1)
+    assert load_run_config(run_file, ["objective.kind=sdpo"]).objective == SdpoObjective(kind="sdpo", top_k=4)
+
+
+def test_a_union_without_kind_is_the_default_kind(run_file: Path) -> None:
+    assert load_run_config(run_file, ["teacher.regularisation.rate=0.5"]).teacher.regularisation == EmaTeacher(
+        kind="ema", rate=0.5
+    )
+    frozen = load_run_config(run_file, ["teacher.regularisation={kind: frozen}"])
+    assert frozen.teacher.regularisation == FrozenTeacher(kind="frozen")
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("objective.topk=3", "objective.topk=3: unknown key; nearest known key: objective.top_k"),
+        ("learning_rate=1", "learning_rate=1: unknown key; nearest known key: learner.optimizer.learning_rate"),
+        ("teacher.rate=.1", "teacher.rate=0.1: unknown key; nearest known key: teacher.regularisation.rate"),
+        ("batch.task=1", "batch.task=1: unknown key; nearest known key: batch.tasks"),
+        ("modle={path: x}", 'modle={"path": "x"}: unknown key; nearest known key: model'),
+        ("zzzqqq=1", f"zzzqqq=1: unknown key; allowed: {SECTIONS}"),
+        (
+            "teacher.regularisation={kind: frozen, rate: 0.1}",
+            "teacher.regularisation.rate=0.1: unknown key for this kind; allowed: kind",
+        ),
+        ("objective.kind=ppo", "objective.kind=ppo: allowed: sdpo, grpo"),
+        ("objective.divergence=tv", "objective.divergence=tv: allowed: forward_kl, reverse_kl, js"),
+        ("env.sandbox.kind=none", "env.sandbox.kind=none: allowed: bubblewrap"),
+        ("objective.top_k=0", "objective.top_k=0: allowed: an integer above 0"),
+        ("objective.js_teacher_weight=1", "objective.js_teacher_weight=1: allowed: a number above 0 and below 1"),
+        ("objective.is_clip=-1", "objective.is_clip=-1: allowed: a number above 0, or none"),
+        ("objective.tail=1", "objective.tail=1: allowed: true or false"),
+        ("objective.tail=yes", "objective.tail=yes: allowed: true or false"),
+        ("steps=1.0", "steps=1.0: allowed: an integer at least 0"),
+        ("steps=true", "steps=true: allowed: an integer at least 0"),
+        ("steps=ten", "steps=ten: allowed: an integer at least 0"),
+        ("steps=", "steps=none: allowed: an integer at least 0"),
+        ("model.path=3", "model.path=3: allowed: a string"),
+        ("name=a b", "name=a b: allowed: a string that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+        ("model=big", f"model=big: allowed: a mapping with the keys {', '.join(ModelConfig.model_fields)}"),
+        (
+            "batch=[1]",
+            f"batch=[1]: allowed: a mapping with the keys {', '.join(BatchConfig.model_fields)}",
+        ),
+        (
+            "objective.top_k.x=1",
+            "objective.top_k.x=1: objective.top_k=4 is not a mapping of keys",
+        ),
+        ("steps", "'steps': allowed: overrides of the form key=value, for example batch.tasks=8"),
+        ("batch..tasks=1", "'batch..tasks=1': allowed: overrides of the form key=value, for example batch.tasks=8"),
+        ("=1", "'=1': allowed: overrides of the form key=value, for example batch.tasks=8"),
+        (
+            "learner.optimizer.eps=1e999",
+            "override 'learner.optimizer.eps=1e999': allowed: mappings, lists, strings, finite numbers, "
+            "true, false and none",
+        ),
+        (
+            "batch={tasks: 1, tasks: 2}",
+            "override 'batch={tasks: 1, tasks: 2}': line 1, column 12: key 'tasks' was already given on line 1",
+        ),
+    ],
+)
+def test_refused_overrides(run_file: Path, override: str, line: str) -> None:
+    assert error_of(run_file, override) == line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["rollout.sampling.top_p=0.5"],
+            "rollout.sampling.top_p=0.5: training rollouts need the whole distribution; allowed: 1.0",
+        ),
+        (
+            ["objective.top_k=30", "rollout.max_logprobs=20"],
+            "objective.top_k=30: allowed: at most rollout.max_logprobs=20",
+        ),
+        (
+            [
+                "hindsight.max_prompt_tokens=1000",
+                "model.max_model_len_tokens=1024",
+                "rollout.sampling.max_response_tokens=128",
+            ],
+            "hindsight.max_prompt_tokens=1000: allowed: at most 896 "
+            "(model.max_model_len_tokens - rollout.sampling.max_response_tokens)",
+        ),
+        (
+            ["model.max_model_len_tokens=100", "rollout.sampling.max_response_tokens=128"],
+            "rollout.sampling.max_response_tokens=128: allowed: below model.max_model_len_tokens=100",
+        ),
+        (
+            ["batch.min_group_size=9", "batch.samples_per_task=8"],
+            "batch.min_group_size=9: allowed: at most batch.samples_per_task=8",
+        ),
+    ],
+)
+def test_combinations_that_cannot_work(run_file: Path, overrides: list[str], line: str) -> None:
+    assert error_of(run_file, *overrides) == line
+
+
+def test_several_errors_are_counted(run_file: Path) -> None:
+    line = error_of(run_file, "steps=-1", "seed=-1", "objective.topk=3")
+    assert line == "seed=-1: allowed: an integer at least 0 (and 2 more)"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("name: a\nname: b\n", "{path}: line 2, column 1: key 'name' was already given on line 1"),
+        ("batch:\n  tasks: 1\n  tasks: 2\n", "{path}: line 3, column 3: key 'tasks' was already given on line 2"),
+        ("name: [a\nsteps: 1\n", "{path}: line 2, column 6: expected ',' or ']', but got ':'"),
+        ("a: b: c\n", "{path}: line 1, column 5: mapping values are not allowed here"),
+        ("- 1\n", "{path}: [1]: allowed: a mapping with the keys " + SECTIONS),
+        ("hello\n", "{path}: hello: allowed: a mapping with the keys " + SECTIONS),
+        ("a: 1\n---\nb: 2\n", "{path}: line 2, column 1: but found another document"),
+        ("name: !!python/object:x.y {}\n", None),
+        ("name: !!binary aGk=\n", None),
+        ("a: &x [*x]\n", None),
+        ("a: " + "[" * 1000, None),
+    ],
+)
+def test_refused_files(tmp_path: Path, text: str, line: str | None) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    got = error_of(path)
+    assert got.startswith(f"{path}: ")
+    assert line is None or got == line.replace("{path}", str(path))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert error_of(tmp_path / "none.yaml") == f"{tmp_path}/none.yaml: no such run file"
+    assert error_of(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    assert error_of(tmp_path / "latin.yaml") == f"{tmp_path}/latin.yaml: cannot be read: not UTF-8 text"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["objective.kind=grpo", "teacher.regularisation.kind=live", "tasks.heldout=none"],
+        ["name='1e5'", "dir='none'", "tasks.train='010'", "learner.optimizer.learning_rate=1e-7"],
+    ],
+)
+def test_what_is_dumped_loads_equal(run_file: Path, tmp_path: Path, overrides: list[str]) -> None:
+    config = load_run_config(run_file, overrides)
+    dumped = tmp_path / "resolved.yaml"
+    dumped.write_text(dump_run_config(config))
+    assert load_run_config(dumped) == config
+    assert dump_run_config(load_run_config(dumped)) == dump_run_config(config)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@given(st.dictionaries(st.text(), SCALARS | st.lists(SCALARS), max_size=5))
+def test_yaml_round_trip(value: dict[str, Any]) -> None:
+    back = parse_yaml(dump_yaml(value))
+    assert back == value
+    assert json.dumps(back) == json.dumps(value)
+
+
+def test_every_key_is_described_and_says_what_it_allows() -> None:
+    keys = list(walk_keys(RunConfig))
+    assert len(keys) > 80
+    assert [k.name for k in keys if not (k.field.description or "").strip()] == []
+    assert [k.name for k in keys if "<class" in allowed_values(k.field) or "typing" in allowed_values(k.field)] == []
+
+
+def test_every_known_key_at_its_default_is_accepted(run_file: Path, tmp_path: Path) -> None:
+    """The schema walk and the models agree: each plain key can be given by itself."""
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("")
+    default = RunConfig().model_dump(mode="json")
+    for key in walk_keys(RunConfig):
+        value: Any = default
+        for part in key.name.split("."):
+            value = value.get(part, ...) if isinstance(value, dict) else ...
+        if value is not ...:
+            assert load_run_config(empty, [f"{key.name}={json.dumps(value)}"]) == RunConfig(), key.name
+
+
+def test_config_and_types_import_nothing_heavy() -> None:
+    code = (
+        "import sys, sdpo.config.load, sdpo.types, sdpo.taskfile, sdpo.errors, sdpo.weights\n"
+        "print([m for m in ('torch', 'ray', 'transformers', 'vllm', 'docker') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
