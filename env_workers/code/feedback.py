@@ -16,6 +16,7 @@ FEEDBACK_VERSION = "1"
 MAX_CHARS = 2000
 MAX_LINE_CHARS = 250
 MAX_LINES = 8
+MAX_INPUT_CHARS = 1000
 MAX_WRONG_ANSWERS = 2
 MAX_SHOW_DEPTH = 64
 
@@ -56,22 +57,25 @@ def limit_exceeded(outcome: Outcome, test: Test) -> str:
 
 
 def wrong_answers(failures: Sequence[tuple[int, Outcome, Test]]) -> str:
-    """Up to two failed tests (index from 0, outcome, test), the shortest input and output first."""
+    """Up to two failed tests (index from 0, outcome, test) that fit, the shortest input and output first."""
 
     def length(failure: tuple[int, Outcome, Test]) -> tuple[int, int]:
         index, outcome, test = failure
         return len(show_input(test)) + len(_show_output(outcome)), index
 
     blocks = [_wrong_answer(*failure) for failure in sorted(failures, key=length)[:MAX_WRONG_ANSWERS]]
-    return _cap("\n\n".join(blocks))
+    text = "\n\n".join(blocks)
+    return _cap(text if len(text) <= MAX_CHARS else blocks[0])
 
 
 def show_input(test: Test) -> str:
-    """A functional test's call, for example `f([1, 2], 3)`; a stdin test's text. At most 8 lines of 250 characters."""
+    """A functional test's call, for example `f([1, 2], 3)`; a stdin test's text, within the caps."""
     if isinstance(test, StdinTest):
-        lines = test.input.rstrip("\n").split("\n")
-        shown = [_clip(line) for line in lines[:MAX_LINES]]
-        return "\n".join(shown + ([f"... ({len(lines) - MAX_LINES} more lines)"] if len(lines) > MAX_LINES else []))
+        lines = [_clip(line) for line in test.input.rstrip("\n").split("\n")]
+        kept = 1
+        while kept < min(len(lines), MAX_LINES) and sum(map(len, lines[: kept + 1])) <= MAX_INPUT_CHARS:
+            kept += 1
+        return "\n".join(lines[:kept] + ([f"... ({len(lines) - kept} more lines)"] if kept < len(lines) else []))
     return _clip(f"{test.function}({', '.join(show(value) for value in test.inputs)})")
 
 

@@ -27,6 +27,21 @@ WORK_DIR_MIB = 64
 NOBODY = "65534"
 CODE_DIR = "/run/runner"
 PYTHON_DIR = "/run/python"
+_ISOLATION = (
+    "--unshare-user",
+    "--disable-userns",
+    "--unshare-pid",
+    "--as-pid-1",
+    "--unshare-net",
+    "--unshare-ipc",
+    "--unshare-uts",
+    "--unshare-cgroup-try",
+    "--die-with-parent",
+    "--new-session",
+    *("--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox"),
+    *("--cap-drop", "ALL"),
+    "--clearenv",
+)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _RUNNER_FILES = ("__init__.py", "runner.py", "sandbox/__init__.py", "sandbox/framing.py", "sandbox/init.py")
 _BOOT = f"import sys; sys.path[0] = {CODE_DIR!r}; from env_workers.sandbox.init import serve; del sys.path[0]; serve()"
@@ -149,12 +164,7 @@ def _version(bwrap: str) -> tuple[int, ...]:
 
 def _arguments() -> list[str]:
     python, binds = _python()
-    namespaces = "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try"
-    arguments = [
-        *namespaces.split(),
-        *f"--disable-userns --uid {NOBODY} --gid {NOBODY} --hostname sandbox --cap-drop ALL".split(),
-        *"--die-with-parent --new-session --as-pid-1 --clearenv".split(),
-    ]
+    arguments = [*_ISOLATION]
     for name, value in _environment().items():
         arguments += ["--setenv", name, value]
     arguments += [*_system_folders(), *binds]

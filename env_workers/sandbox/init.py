@@ -31,9 +31,28 @@ MAX_OPEN_FILES = 64
 MAX_FILE_BYTES = 32 * 2**20
 PR_SET_DUMPABLE = 4
 PRELOADED = (
-    "array bisect collections copy datetime decimal enum fractions functools hashlib heapq itertools json math "
-    "operator re statistics string textwrap time typing dataclasses traceback"
-).split()
+    "array",
+    "bisect",
+    "collections",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "itertools",
+    "math",
+    "operator",
+    "re",
+    "statistics",
+    "string",
+    "textwrap",
+    "traceback",
+    "typing",
+)
 
 _prctl = ctypes.CDLL(None).prctl
 _page_bytes = os.sysconf("SC_PAGE_SIZE")
