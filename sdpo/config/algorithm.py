@@ -8,6 +8,8 @@ from sdpo.config.base import Section
 
 
 class SdpoObjective(Section):
+    """Self-distillation policy optimisation (paper, section 3)."""
+
     kind: Literal["sdpo"]
     """Self-distillation: move the student's next-token distribution towards the teacher's."""
     divergence: Literal["forward_kl", "reverse_kl", "js"] = "js"
@@ -25,6 +27,8 @@ class SdpoObjective(Section):
 
 
 class GrpoObjective(Section):
+    """The baseline: group-relative policy optimisation."""
+
     kind: Literal["grpo"]
     """Group-relative policy optimisation as the paper's baseline runs it: no std, no KL, token mean."""
     clip_low: float = Field(default=0.2, gt=0)
@@ -43,6 +47,8 @@ ObjectiveConfig = Annotated[SdpoObjective | GrpoObjective, Field(discriminator="
 
 
 class HindsightConfig(Section):
+    """The prompt that the teacher reads (paper, section 3 and Table 2)."""
+
     max_prompt_tokens: int = Field(default=512, gt=0)
     """Longest hindsight prompt; demonstration and feedback are cut to fit (head and tail kept), never the question."""
     success_threshold: float = 0.5

@@ -8,6 +8,8 @@ from sdpo.config.base import Section
 
 
 class ModelConfig(Section):
+    """`model`: the policy and its window."""
+
     path: str = "examples/tinycoder/model"
     """A Hugging Face causal LM folder."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -19,6 +21,8 @@ class ModelConfig(Section):
 
 
 class TasksConfig(Section):
+    """`tasks`: what is trained and evaluated on."""
+
     train: str = "examples/tinycoder/tasks/train.jsonl"
     """Training tasks: a JSONL file, one `Task` a line."""
     heldout: str | None = "examples/tinycoder/tasks/heldout.jsonl"
@@ -30,6 +34,8 @@ class TasksConfig(Section):
 
 
 class BatchConfig(Section):
+    """`batch`: the size of a rollout batch."""
+
     tasks: int = Field(default=16, gt=0)
     """Tasks per rollout batch."""
     samples_per_task: int = Field(default=8, gt=0)
@@ -41,6 +47,8 @@ class BatchConfig(Section):
 
 
 class EvaluationConfig(Section):
+    """`evaluation`: held-out samples, before, during and after training."""
+
     every_steps: int = Field(default=10, ge=0)
     """Evaluate on the held-out tasks every this many steps; 0: only before and after."""
     samples_per_task: int = Field(default=2, gt=0)

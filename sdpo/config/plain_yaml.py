@@ -73,5 +73,5 @@ def parse_yaml(text: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """Block style, keys in the given order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    """Block style, keys in the given order, other than ASCII escaped."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)

@@ -8,6 +8,8 @@ from sdpo.config.base import Section
 
 
 class RolloutSampling(Section):
+    """`rollout.sampling`: how training attempts are sampled."""
+
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature; the student and the teacher divide their logits by the same value."""
     max_response_tokens: int = Field(default=128, gt=0)
@@ -21,6 +23,8 @@ class RolloutSampling(Section):
 
 
 class RolloutConfig(Section):
+    """`rollout`: the actors that hold the vLLM engines."""
+
     workers: int = Field(default=1, gt=0)
     """Rollout actors, one vLLM engine each."""
     sampling: RolloutSampling = RolloutSampling()
@@ -44,6 +48,8 @@ class RolloutConfig(Section):
 
 
 class BubblewrapSandbox(Section):
+    """`env.sandbox`: where programs run, and within which limits."""
+
     kind: Literal["bubblewrap"] = "bubblewrap"
     """Namespaces through bubblewrap: pid, mount, network, ipc and user; no network, read-only root."""
     wall_time_s: float = Field(default=5.0, gt=0)
@@ -59,6 +65,8 @@ class BubblewrapSandbox(Section):
 
 
 class EnvConfig(Section):
+    """`env`: the actors that judge attempts."""
+
     workers: int = Field(default=1, gt=0)
     """Env actors."""
     sandbox: BubblewrapSandbox = BubblewrapSandbox()
@@ -76,6 +84,8 @@ class EnvConfig(Section):
 
 
 class EmaTeacher(Section):
+    """`teacher.regularisation`: the student, slowly followed."""
+
     kind: Literal["ema"]
     """Exponential moving average of the student, kept in float32 by the learner (paper, A.2)."""
     rate: float = Field(default=0.05, gt=0, le=1)
@@ -83,11 +93,15 @@ class EmaTeacher(Section):
 
 
 class FrozenTeacher(Section):
+    """`teacher.regularisation`: the initial weights."""
+
     kind: Literal["frozen"]
     """The initial weights, for ever."""
 
 
 class LiveTeacher(Section):
+    """`teacher.regularisation`: the student itself."""
+
     kind: Literal["live"]
     """The current student (unregularised; diverges eventually, paper Table 4)."""
 
@@ -96,6 +110,8 @@ TeacherKind = Annotated[EmaTeacher | FrozenTeacher | LiveTeacher, Field(discrimi
 
 
 class TeacherConfig(Section):
+    """`teacher`: the actors that score attempts in hindsight."""
+
     regularisation: TeacherKind = EmaTeacher(kind="ema")
     """Which weights score the attempts."""
     workers: int = Field(default=1, gt=0)
@@ -111,6 +127,8 @@ class TeacherConfig(Section):
 
 
 class OptimizerConfig(Section):
+    """`learner.optimizer`: AdamW."""
+
     learning_rate: float = Field(default=1e-5, gt=0)
     """AdamW learning rate after warm-up; constant."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -128,6 +146,8 @@ class OptimizerConfig(Section):
 
 
 class LearnerConfig(Section):
+    """`learner`: the gang that trains."""
+
     backend: Literal["fsdp2"] = "fsdp2"
     """How parameters, gradients and optimizer are sharded."""
     ranks: int = Field(default=1, gt=0)
@@ -147,6 +167,8 @@ class LearnerConfig(Section):
 
 
 class WeightsConfig(Section):
+    """`weights`: how new weights reach engines and teachers."""
+
     backend: Literal["auto", "ray", "nccl", "ipc"] = "auto"
     """Path of the weights into vLLM: `ray` (objects, then a shared-memory ring), `nccl` or `ipc` between GPUs."""
     bucket_bytes: int = Field(default=64 * 2**20, gt=0)

@@ -11,15 +11,19 @@ from sdpo.config.roles import EnvConfig, LearnerConfig, RolloutConfig, TeacherCo
 
 
 class CheckpointConfig(Section):
+    """`checkpoint`: when, how many, and whether to go on from one."""
+
     every_steps: int = Field(default=20, ge=0)
     """Checkpoint every this many steps; 0: only at the end and on interruption."""
     keep: int = Field(default=2, gt=0)
     """Newest checkpoints that are kept."""
     resume: Literal["auto", "never"] = "auto"
-    """auto: go on from the newest complete checkpoint of the run directory, or start anew; never: refuse a used directory."""
+    """auto: go on from the newest complete checkpoint, or start anew; never: refuse a used run directory."""
 
 
 class RecordConfig(Section):
+    """`record`: what the run directory keeps."""
+
     samples_per_step: int = Field(default=32, ge=0)
     """Attempts of a step whose full story (prompt, response, verdict, hindsight, per-token credit) is kept."""
     tensorboard: bool = True
@@ -27,6 +31,8 @@ class RecordConfig(Section):
 
 
 class Deadlines(Section):
+    """`deadlines`: how long each wait may take, in seconds."""
+
     start_s: float = Field(default=300.0, gt=0)
     """For an actor to come up and load its model."""
     generate_s: float = Field(default=600.0, gt=0)
@@ -44,6 +50,8 @@ class Deadlines(Section):
 
 
 class RunConfig(Section):
+    """The whole run file. Raises `ValueError` for combinations that cannot work."""
+
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run and of its directory."""
     dir: str = "runs"
@@ -92,6 +100,7 @@ class RunConfig(Section):
 
     @property
     def uses_teacher(self) -> bool:
+        """Whether the objective compares the student with a teacher."""
         return isinstance(self.objective, SdpoObjective)
 
     @model_validator(mode="after")
@@ -108,7 +117,8 @@ class RunConfig(Section):
     def _support_fits_engine(self) -> Self:
         if self.objective.top_k > self.rollout.max_logprobs:
             raise ValueError(
-                f"objective.top_k={self.objective.top_k}: allowed: at most rollout.max_logprobs={self.rollout.max_logprobs}"
+                f"objective.top_k={self.objective.top_k}: allowed: at most "
+                f"rollout.max_logprobs={self.rollout.max_logprobs}"
             )
         return self
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.config import BatchConfig, EmaTeacher, FrozenTeacher, GrpoObjective, ModelConfig, RunConfig, SdpoObjective
@@ -236,6 +236,7 @@ def test_what_is_dumped_loads_equal(run_file: Path, tmp_path: Path, overrides: l
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 
 
+@settings(deadline=None, max_examples=300)
 @given(st.dictionaries(st.text(), SCALARS | st.lists(SCALARS), max_size=5))
 def test_yaml_round_trip(value: dict[str, Any]) -> None:
     back = parse_yaml(dump_yaml(value))
