@@ -1,0 +1,106 @@
+"""From rollouts to right-padded tensors. B sequences, S padded length, N scored positions, K support size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sdpo.errors import InfrastructureError
+from sdpo.types import Float32, Int32, Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringItem:
+    """One context and the response whose tokens are scored under it.
+
+    context_ids int32 [P], P >= 1; response_ids int32 [T]; keep bool [T], the positions that are scored;
+    support_ids int32 [T, K], or None where no support is asked for.
+    """
+
+    context_ids: Int32
+    response_ids: Int32
+    keep: NDArray[np.bool_]
+    support_ids: Int32 | None
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.context_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringBatch:
+    """input_ids int64 [B, S]; positions int64 [N] into the flattened [B * S] of the states that predict the
+    scored tokens; sampled_ids int64 [N]; support_ids int64 [N, K] or None; counts: scored positions per sequence.
+    """
+
+    input_ids: torch.Tensor
+    positions: torch.Tensor
+    sampled_ids: torch.Tensor
+    support_ids: torch.Tensor | None
+    counts: tuple[int, ...]
+
+
+def make_batch(sequences: Sequence[ScoringItem], device: torch.device) -> ScoringBatch:
+    """Right-pad with id 0. Under causal attention no real token sees the padding, so no mask is needed."""
+    longest = max(s.num_tokens for s in sequences)
+    input_ids = np.zeros((len(sequences), longest), np.int64)
+    positions = []
+    for row, s in enumerate(sequences):
+        input_ids[row, : s.num_tokens] = np.concatenate([s.context_ids, s.response_ids])
+        positions.append(row * longest + len(s.context_ids) - 1 + np.flatnonzero(s.keep))
+    supports = [s.support_ids[s.keep] for s in sequences if s.support_ids is not None]
+    return ScoringBatch(
+        input_ids=torch.from_numpy(input_ids).to(device),
+        positions=torch.from_numpy(np.concatenate(positions).astype(np.int64)).to(device),
+        sampled_ids=_ids(np.concatenate([s.response_ids[s.keep] for s in sequences]), device),
+        support_ids=_ids(np.concatenate(supports), device) if supports else None,
+        counts=tuple(int(s.keep.sum()) for s in sequences),
+    )
+
+
+def idle_batch(support_size: int, device: torch.device) -> ScoringBatch:
+    """The smallest batch, for a rank that has nothing to do while others need it in their collectives."""
+    sequence = ScoringItem(
+        context_ids=np.zeros(1, np.int32),
+        response_ids=np.zeros(1, np.int32),
+        keep=np.ones(1, np.bool_),
+        support_ids=np.arange(support_size, dtype=np.int32)[None] if support_size else None,
+    )
+    return make_batch([sequence], device)
+
+
+def support_ids_of(rollout: Rollout) -> Int32:
+    """int32 [T, K]; the environment's positions get the ids 0..K-1 (they are scored, and masked in the loss).
+
+    Raises `InfrastructureError` if the engine recorded no support.
+    """
+    recorded = [s.support_ids for s in rollout.segments if s.author == "model" and s.support_ids is not None]
+    num_model_segments = sum(s.author == "model" for s in rollout.segments)
+    if not recorded or len(recorded) != num_model_segments or recorded[0].shape[1] == 0:
+        raise InfrastructureError(
+            f"rollout {rollout.task_id}#{rollout.sample_index} carries no support ids (support_size was 0)"
+        )
+    size = recorded[0].shape[1]
+    parts = [
+        s.support_ids if s.support_ids is not None else np.tile(np.arange(size, dtype=np.int32), (len(s.token_ids), 1))
+        for s in rollout.segments
+    ]
+    return np.concatenate(parts)
+
+
+def behaviour_log_probs_of(rollout: Rollout) -> Float32:
+    """float32 [T]: the engine's log-probs of the sampled tokens, 0 where the environment wrote.
+
+    Raises `InfrastructureError` if the engine recorded none.
+    """
+    for s in rollout.segments:
+        if s.author == "model" and s.log_probs is None:
+            raise InfrastructureError(f"rollout {rollout.task_id}#{rollout.sample_index} carries no sampled log-probs")
+    parts = [np.zeros(len(s.token_ids), np.float32) if s.log_probs is None else s.log_probs for s in rollout.segments]
+    return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def _ids(array: Int32, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.int64)).to(device)

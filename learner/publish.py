@@ -1,0 +1,58 @@
+"""Sending weights: gathered one tensor at a time, cast to the compute dtype, grouped into buckets."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from learner.batch import ScoringItem, make_batch
+from learner.model import full_tensor
+from learner.scoring import ScoringModel
+from sdpo.types import Float32, Int32, Version
+from sdpo.weights import StreamTally, UInt8, WeightBucket, WeightManifest, make_buckets
+
+RawTensor = tuple[str, str, tuple[int, ...], UInt8]
+
+
+def gathered(shards: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, full tensor on CPU in `dtype`), one at a time. A collective: every rank must run it to the end."""
+    for name, shard in shards:
+        yield name, full_tensor(shard.detach().to(dtype)).cpu().contiguous()
+
+
+def weight_buckets(
+    shards: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype, bucket_bytes: int
+) -> Iterator[WeightBucket]:
+    """The stream's buckets. Holds one bucket and one tensor at a time."""
+    return make_buckets((_raw(name, tensor) for name, tensor in gathered(shards, dtype)), bucket_bytes)
+
+
+def manifest_of(tally: StreamTally, version: Version, probe_ids: Int32, probe_log_probs: Float32) -> WeightManifest:
+    """Close a stream whose buckets went through `tally`."""
+    return WeightManifest(
+        version=version,
+        num_buckets=tally.num_buckets,
+        num_tensors=tally.num_tensors,
+        num_bytes=tally.num_bytes,
+        digest=tally.digest,
+        probe_ids=probe_ids,
+        probe_log_probs=probe_log_probs,
+    )
+
+
+@torch.no_grad()
+def probe_log_probs(model: ScoringModel, probe_ids: Int32, device: torch.device) -> Float32:
+    """float32 [P-1]: tokens 1..P-1 given their prefixes at temperature 1. With FSDP a collective."""
+    rest = probe_ids[1:]
+    item = ScoringItem(
+        context_ids=probe_ids[:1], response_ids=rest, keep=np.ones(len(rest), np.bool_), support_ids=None
+    )
+    batch = make_batch([item], device)
+    scores = model(batch.input_ids, batch.positions, batch.sampled_ids, None, 1.0)
+    log_probs: Float32 = scores.sampled.cpu().numpy()
+    return log_probs
+
+
+def _raw(name: str, tensor: torch.Tensor) -> RawTensor:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return name, dtype, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy()

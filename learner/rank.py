@@ -1,0 +1,155 @@
+"""One learner rank: a synchronous Ray actor that owns its shard of masters, AdamW and the teacher's average."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import Any
+
+import ray.util
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from learner.checkpoint import load_checkpoint, save_checkpoint
+from learner.ema import WeightEma
+from learner.export import export_model
+from learner.messages import LearnerInfo, TrainRequest
+from learner.model import load_causal_lm, named_masters, pick_device, shard, torch_dtype
+from learner.publish import manifest_of, probe_log_probs, weight_buckets
+from learner.step import Trainer
+from sdpo.config import EmaTeacher, FrozenTeacher, RunConfig
+from sdpo.errors import InfrastructureError
+from sdpo.types import Experience, Int32, Rollout, TeacherScores, Version
+from sdpo.weights import Stream, StreamTally, WeightBucket, WeightManifest
+
+
+class LearnerRank:
+    """Every method but `address` is collective: call it on all ranks, then wait for all of them."""
+
+    _trainer: Trainer
+    _ema: WeightEma | None
+
+    def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
+        self._config, self._rank, self._world_size = config, rank, world_size
+        self._dtype = torch_dtype(config.model.dtype)
+        self._teacher_is_due = False
+
+    def address(self) -> tuple[str, int]:
+        """(ip, free port) of this rank's node, where the ranks will meet. Ask rank 0."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])
+
+    def setup(self, master_addr: str, master_port: int, checkpoint_dir: str | None = None) -> LearnerInfo:
+        """Join the gang, load the model and, if given, the checkpoint.
+
+        Raises `ModelError`, `CheckpointError` (one line) and `InfrastructureError` (no gang within `start_s`).
+        """
+        torch.set_num_threads(self._config.learner.num_threads)
+        torch.manual_seed(self._config.seed + self._rank)
+        self._device = pick_device(self._config.learner.num_gpus)
+        hf_model = load_causal_lm(self._config.model.path, torch.float32)
+        self._join(master_addr, master_port)
+        mesh = init_device_mesh(self._device.type, (self._world_size,))
+        model = shard(hf_model, mesh, self._dtype, self._config.learner.logits_chunk_tokens).to(self._device)
+        self._trainer = Trainer(model, self._config, self._device)
+        teacher = self._config.teacher.regularisation
+        self._ema = None
+        if self._config.uses_teacher and isinstance(teacher, EmaTeacher):
+            self._ema = WeightEma(named_masters(model), teacher.rate)
+        if checkpoint_dir is not None:
+            load_checkpoint(checkpoint_dir, self._trainer, self._ema)
+        return LearnerInfo(
+            rank=self._rank,
+            world_size=self._world_size,
+            optimizer_step=self._trainer.optimizer_step,
+            num_parameters=sum(master.numel() for _, master in named_masters(model)),
+            device=str(self._device),
+            dtype=self._config.model.dtype,
+        )
+
+    def train(self, request: TrainRequest, *objects: Rollout | TeacherScores) -> dict[str, float]:
+        """One optimizer step; see `learner.messages.TrainRequest` for `objects` and `Trainer.step` for metrics.
+
+        Raises `InfrastructureError` if the objects do not belong together.
+        """
+        metrics = self._trainer.step(_join_experiences(request, objects), request.micro_batches)
+        self._teacher_is_due |= metrics["skipped"] == 0
+        return metrics
+
+    def update_teacher(self) -> bool:
+        """Move the teacher's average towards the masters, once per rollout batch; not after a skipped step."""
+        if self._ema is None or not self._teacher_is_due:
+            return False
+        self._ema.update()
+        self._teacher_is_due = False
+        return True
+
+    def publish(self, stream: Stream, version: Version, probe_ids: Int32) -> Iterator[WeightBucket | WeightManifest]:
+        """Rank 0 yields buckets and at last the manifest; the other ranks take part and yield nothing.
+
+        Tensors carry the names of the Hugging Face checkpoint, in the compute dtype; a tied head is sent once. The
+        probe is scored with this stream's weights. The stream "teacher" of a live teacher is the policy's.
+        """
+        if stream == "teacher" and isinstance(self._config.teacher.regularisation, FrozenTeacher):
+            raise ValueError("a frozen teacher has no stream: it keeps the weights of model.path")
+        model = self._trainer.model
+        averaged = self._ema if stream == "teacher" else None
+        shards = named_masters(model) if averaged is None else iter(averaged.tensors.items())
+        tally = StreamTally()
+        for bucket in weight_buckets(shards, self._dtype, self._config.weights.bucket_bytes):
+            if self._rank == 0:
+                tally.add(bucket)
+                yield bucket
+        with averaged.swapped_in() if averaged is not None else nullcontext():
+            log_probs = probe_log_probs(model, probe_ids, self._device)
+        if self._rank == 0:
+            yield manifest_of(tally, version, probe_ids, log_probs)
+
+    def save(self, folder: str) -> None:
+        """Write this rank's shards of a resumable checkpoint."""
+        save_checkpoint(folder, self._trainer, self._ema)
+
+    def export(self, folder: str) -> None:
+        """Write the policy as a Hugging Face folder in the compute dtype."""
+        export_model(folder, self._config.model.path, named_masters(self._trainer.model), self._dtype)
+
+    def close(self) -> None:
+        """Leave the gang."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _join(self, master_addr: str, master_port: int) -> None:
+        deadlines = self._config.deadlines
+        longest_s = max(deadlines.train_s, deadlines.weights_s, deadlines.checkpoint_s, deadlines.start_s)
+        try:
+            dist.init_process_group(
+                "gloo" if self._device.type == "cpu" else "cpu:gloo,cuda:nccl",
+                init_method=f"tcp://{master_addr}:{master_port}",
+                rank=self._rank,
+                world_size=self._world_size,
+                timeout=timedelta(seconds=longest_s),
+            )
+        except (dist.DistError, RuntimeError, ValueError) as error:
+            where = f"{master_addr}:{master_port}"
+            raise InfrastructureError(f"learner-rank{self._rank} found no gang at {where}: {error}") from error
+
+
+def _join_experiences(request: TrainRequest, objects: tuple[Any, ...]) -> list[Experience]:
+    count = len(request.advantages)
+    if len(request.scored) != count or len(objects) != count + sum(request.scored):
+        raise InfrastructureError(
+            f"step {request.step}: {len(objects)} objects for {count} rollouts and {sum(request.scored)} teacher scores"
+        )
+    scores: Iterator[TeacherScores] = iter(objects[count:])
+    experiences = []
+    for rollout, scored, advantage in zip(objects[:count], request.scored, request.advantages, strict=True):
+        score = next(scores) if scored else None
+        if score is not None and (score.task_id, score.sample_index) != (rollout.task_id, rollout.sample_index):
+            raise InfrastructureError(
+                f"step {request.step}: scores of {score.task_id}#{score.sample_index} came with "
+                f"rollout {rollout.task_id}#{rollout.sample_index}"
+            )
+        experiences.append(Experience(rollout=rollout, scores=score, advantage=advantage))
+    return experiences

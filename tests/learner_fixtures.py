@@ -1,0 +1,128 @@
+"""Runs, attempts and teacher scores for the learner's tests: random tokens, no engine."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learner.messages import TrainRequest
+from learner.packing import plan_micro_batches
+from learner.rank import LearnerRank
+from sdpo.config import RunConfig
+from sdpo.types import FinishReason, HindsightPrompt, Rollout, Segment, TeacherScores, Version
+
+VERSION = Version(incarnation=0, batch=0)
+
+
+def make_config(model: Path | str, dtype: str = "float32", **sections: Any) -> RunConfig:
+    """A run on `model`; `sections` are merged over the defaults, as in a run file."""
+    learner = {"num_threads": 1, "optimizer": {"learning_rate": 1e-3}} | sections.pop("learner", {})
+    teacher = {"num_threads": 1} | sections.pop("teacher", {})
+    objective = sections.pop("objective", {"kind": "sdpo", "top_k": 5})
+    return RunConfig.model_validate(
+        {"model": {"path": str(model), "dtype": dtype}, "learner": learner, "teacher": teacher, "objective": objective}
+        | sections
+    )
+
+
+def random_rollout(rng: np.random.Generator, index: int, vocab: int, lengths: Sequence[int], support: int) -> Rollout:
+    """lengths: prompt, then segments that alternate model, environment, model, ..."""
+    segments = []
+    for turn, length in enumerate(lengths[1:]):
+        ids = rng.integers(0, vocab, length, dtype=np.int32)
+        if turn % 2:
+            segments.append(Segment(author="environment", token_ids=ids))
+            continue
+        supports = np.stack([rng.permutation(vocab)[:support] for _ in range(length)]).astype(np.int32)
+        log_probs = -rng.random((length, support)).astype(np.float32) - 1
+        segments.append(
+            Segment(
+                author="model",
+                token_ids=ids,
+                log_probs=-3 * rng.random(length, dtype=np.float32),
+                support_ids=supports if support else None,
+                support_log_probs=log_probs if support else None,
+            )
+        )
+    return Rollout(
+        task_id=f"task-{index}",
+        sample_index=index,
+        prompt_ids=rng.integers(0, vocab, lengths[0], dtype=np.int32),
+        segments=tuple(segments),
+        finish_reason=FinishReason.STOP,
+    )
+
+
+def random_rollouts(count: int, vocab: int = 300, support: int = 5, seed: int = 0) -> list[Rollout]:
+    """Prompts of 3-12 tokens and responses of 1-14; every third attempt has two turns."""
+    rng = np.random.default_rng(seed)
+    shapes = []
+    for i in range(count):
+        turns = [int(n) for n in rng.integers(1, 15, 3 if i % 3 == 0 else 1)]
+        shapes.append([int(rng.integers(3, 13)), *turns])
+    return [random_rollout(rng, i, vocab, shape, support) for i, shape in enumerate(shapes)]
+
+
+def random_scores(rollout: Rollout, support: int = 5, seed: int = 0) -> TeacherScores:
+    """A proper distribution over support and tail at every position."""
+    rng = np.random.default_rng(seed + rollout.sample_index)
+    bins = np.log(rng.dirichlet(np.ones(support + 1), len(rollout.response_ids))).astype(np.float32)
+    return TeacherScores(
+        task_id=rollout.task_id,
+        sample_index=rollout.sample_index,
+        support_log_probs=bins[:, :support],
+        tail_log_probs=bins[:, support],
+        sampled_log_probs=-3 * rng.random(len(rollout.response_ids), dtype=np.float32),
+        version=VERSION,
+    )
+
+
+def hindsight_of(rollout: Rollout, token_ids: np.ndarray[Any, Any] | None = None) -> HindsightPrompt:
+    """A hindsight prompt; by default the attempt's own prompt, so that teacher and student see the same."""
+    return HindsightPrompt(
+        task_id=rollout.task_id,
+        sample_index=rollout.sample_index,
+        token_ids=rollout.prompt_ids if token_ids is None else token_ids,
+        mask=True,
+        demo_from=None,
+        used_feedback=True,
+        num_demo_chars_cut=0,
+        num_feedback_chars_cut=0,
+        template_version="1",
+    )
+
+
+def requests(
+    rollouts: Sequence[Rollout], scored: Sequence[bool], ranks: int = 1, tokens: int = 8192, step: int = 0
+) -> list[TrainRequest]:
+    """One request per rank, as the orchestrator plans them; the advantage of attempt i is i % 3 - 1."""
+    lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts]
+    advantages = tuple(float(i % 3 - 1) for i in range(len(rollouts)))
+    return [
+        TrainRequest(
+            step=step,
+            advantages=advantages,
+            scored=tuple(scored),
+            micro_batches=tuple(tuple(part) for part in micro_batches),
+        )
+        for micro_batches in plan_micro_batches(lengths, ranks, tokens)
+    ]
+
+
+@contextmanager
+def one_rank(config: RunConfig, checkpoint_dir: str | None = None) -> Iterator[LearnerRank]:
+    """A learner of one rank in this process."""
+    learner = LearnerRank(config, 0, 1)
+    learner.setup("127.0.0.1", learner.address()[1], checkpoint_dir)
+    try:
+        yield learner
+    finally:
+        learner.close()
+
+
+def masters(learner: LearnerRank) -> dict[str, torch.Tensor]:
+    """Copies of the full float32 weights of a one-rank learner."""
+    return {n: p.detach().full_tensor().clone() for n, p in learner._trainer.model.hf_model.named_parameters()}
