@@ -70,13 +70,14 @@ async def update(house: House, batch: int, groups: Sequence[Group], version: Ver
     async with house.publisher.lock:
         started = time.monotonic()
         if attempts:
-            metrics |= await house.gang.train(
+            measured = await house.gang.train(
                 batch,
                 [a.rollout for a in attempts],
                 [a.scores for a in attempts],
                 [a.advantage for a in attempts],
                 [a.header.num_prompt_tokens + a.header.num_response_tokens for a in attempts],
             )
+            metrics |= {f"train/{name}": value for name, value in measured.items()}
         metrics["time/train_s"] = time.monotonic() - started
         await house.gang.update_teacher()
         metrics["time/update_teacher_s"] = time.monotonic() - started - metrics["time/train_s"]

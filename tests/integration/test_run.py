@@ -1,0 +1,98 @@
+"""Whole runs on real parts: learning, many of everything, resuming, faults, and stopping."""
+
+import itertools
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.metrics_log import read_metrics
+from tests.run_fixtures import (
+    RUN_FILE,
+    actors,
+    command,
+    descendants,
+    finished,
+    gone,
+    small,
+    started,
+    wait_for_steps,
+)
+
+pytestmark = pytest.mark.timeout(480)
+
+
+def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
+    overrides = small(
+        tmp_path, steps=8, batch__tasks=16, batch__samples_per_task=8, tasks__max_heldout=48, evaluation__measure_repair="true"
+    )
+    output = finished(command(RUN_FILE, *overrides), tmp_path / "log")
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    before, after = records[0]["heldout/pass@1"], records[-1]["heldout/pass@1"]
+    assert after >= before + 0.3, output
+    assert records[0]["repair/pass@1"] >= 0.8
+    assert f"after: {after:.3f}" in output
+    for name in ("config.yaml", "model/model.safetensors", "model/tokenizer.json", "checkpoints/step-000008/state.json"):
+        assert (tmp_path / "run" / name).exists(), name
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    sample = json.loads((tmp_path / "run/samples/step-000001.jsonl").read_text().splitlines()[0])
+    assert len(sample["tokens"]) == len(sample["credit"]) == len(sample["log_q"])
+    assert sample["hindsight"]["prompt"]
+
+
+def test_two_of_everything_then_resume(tmp_path: Path) -> None:
+    two = {"rollout__workers": 2, "teacher__workers": 2, "env__workers": 2, "learner__ranks": 2}
+    finished(command(RUN_FILE, *small(tmp_path, steps=2, **two)), tmp_path / "log")
+    first = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    output = finished(command(RUN_FILE, *small(tmp_path, steps=3, **two)), tmp_path / "log2")
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [r["step"] for r in records] == [0, 1, 2, 3], output
+    assert records[:3] == first, "what was done is kept as it was"
+    assert records[3]["train/optimizer_step"] == 3
+    samples = (tmp_path / "run/samples/step-000003.jsonl").read_text().splitlines()
+    assert {v for line in samples for v in json.loads(line)["versions"]} == {"2.2"}, "second incarnation, two batches"
+    for record in records[1:]:
+        assert record["attempts/sampled"] == record["attempts/judged"] + record["attempts/dropped"] == 16
+
+
+def test_the_run_outlives_any_worker_and_leaves_nothing_of_it(tmp_path: Path) -> None:
+    overrides = small(tmp_path, steps=12, env__workers=2)
+    with started(command(RUN_FILE, *overrides), tmp_path / "log") as process:
+        for steps, role in zip(itertools.count(1), ("EnvWorker", "TeacherWorker", "RolloutWorker")):
+            wait_for_steps(tmp_path / "run", steps, process)
+            victim = actors(process.pid, role)[0]
+            family = [victim, *victim.children(recursive=True)]
+            os.kill(victim.pid, signal.SIGKILL)
+            assert gone(family) == [], f"of a killed {role} something is left"
+        assert process.wait(300) == 0, (tmp_path / "log").read_text()
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [r["step"] for r in records] == list(range(13))
+    assert all(r["attempts/sampled"] == r["attempts/judged"] + r["attempts/dropped"] == 16 for r in records[1:])
+
+
+def test_a_dead_learner_is_a_resume_by_itself(tmp_path: Path) -> None:
+    with started(command(RUN_FILE, *small(tmp_path, steps=5)), tmp_path / "log") as process:
+        wait_for_steps(tmp_path / "run", 2, process)
+        victim = actors(process.pid, "LearnerRank")[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        assert gone([victim]) == []
+        assert process.wait(300) == 0, (tmp_path / "log").read_text()
+    assert "going on from the newest checkpoint" in (tmp_path / "log").read_text()
+    assert [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [0, 1, 2, 3, 4, 5]
+
+
+def test_ctrl_c_finishes_the_step_saves_and_leaves_nothing_running(tmp_path: Path) -> None:
+    overrides = small(tmp_path, steps=500, checkpoint__every_steps=0)
+    with started(command(RUN_FILE, *overrides), tmp_path / "log") as process:
+        wait_for_steps(tmp_path / "run", 1, process)
+        tree = descendants(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(120) == 130, (tmp_path / "log").read_text()
+        assert gone(tree) == []
+    done = max(r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl"))
+    assert (tmp_path / f"run/checkpoints/step-{done:06d}/state.json").exists()
+    assert f"stopped after step {done}" in (tmp_path / "log").read_text()
+    assert not any("bwrap" in p.name() for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE)
