@@ -8,14 +8,17 @@ cd "$(dirname "$0")/.."
 
 venv=$(realpath -m "${SDPO_VENV:-.venv}")
 lock=deploy/requirements/cpu.lock
-stamp=$venv/.sdpo-stamp
+packages_stamp=$venv/.packages-stamp
+project_stamp=$venv/.project-stamp
 log=$venv/setup.log
 torch_index=https://download.pytorch.org/whl/cpu
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-fingerprint() { cat "$lock" pyproject.toml deploy/setup.sh <(pwd) | sha256sum | cut -d' ' -f1; }
+packages_fingerprint() { sha256sum <"$lock"; }
+project_fingerprint() { cat "$lock" pyproject.toml deploy/setup.sh <(pwd) | sha256sum; }
+stamped() { [ -x "$venv/bin/python" ] && [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 
 check_machine() {
     case "$(uname -s)-$(uname -m)" in
@@ -80,7 +83,7 @@ ensure_bubblewrap() {
 pip_install() { "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check --progress-bar off --no-deps "$@" >>"$log" 2>&1; }
 
 fail_with_log() {
-    tail -n 15 "$log" >&2
+    grep -v '^WARNING: Location' "$log" | tail -n 15 >&2
     die "$1 (whole log: $log)"
 }
 
@@ -93,6 +96,10 @@ install_packages() {
     pip_install "${torch[0]}" || pip_install --index-url "$torch_index" "${torch[0]}" || fail_with_log "could not install ${torch[0]}"
     say "installing $(wc -l <"$venv/others.lock") packages (about 2 minutes)"
     pip_install -r "$venv/others.lock" || fail_with_log "could not install the packages of $lock"
+    packages_fingerprint >"$packages_stamp"
+}
+
+install_project() {
     pip_install --no-build-isolation --config-settings editable_mode=compat -e . || fail_with_log "could not install the project"
 }
 
@@ -101,19 +108,22 @@ verify() {
     (cd / && "$venv/bin/python" -) >>"$log" 2>&1 <<'PY' || fail_with_log "the environment does not work"
 import torch
 assert torch.version.cuda is None, f"torch {torch.__version__} is a CUDA build"
-import orchestrator, ray, sdpo.config, transformers, vllm
+import ray, sdpo.config, transformers, vllm
 PY
 }
 
-[ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(fingerprint)" ] && exit 0
+stamped "$project_stamp" "$(project_fingerprint)" && exit 0
 apt_log=$(mktemp)
 trap 'rm -f "$apt_log"' EXIT
 check_machine
-python=$(find_python)
-say "$("$python" --version) at $python, into $venv"
-make_venv "$python"
-install_packages
+if ! stamped "$packages_stamp" "$(packages_fingerprint)"; then
+    python=$(find_python)
+    say "$("$python" --version) at $python, into $venv"
+    make_venv "$python"
+    install_packages
+fi
+install_project
 ensure_bubblewrap
 verify
-fingerprint >"$stamp"
+project_fingerprint >"$project_stamp"
 say "done in $SECONDS s, $(du -sh "$venv" | cut -f1)"
