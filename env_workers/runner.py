@@ -170,15 +170,25 @@ class Stdio:
 
 
 class FdStdio(Stdio):
-    """As Stdio, with descriptors 0 and 1 too (`open(0)`, `os.write(1, ...)`): for a process of its own."""
+    """As Stdio, with descriptors 0 and 1 too (`open(0)`, `os.write(1, ...)`): for a process of its own.
+
+    The streams are nameless files in `folder`.
+    """
+
+    def __init__(self, max_output_bytes: int, folder: str) -> None:
+        super().__init__(max_output_bytes)
+        self.folder = folder
+
+    def _nameless_file(self) -> int:
+        return os.open(self.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
 
     def _sinks(self) -> tuple[_Sink, _Sink]:
-        self.file = os.memfd_create("stdout")
+        self.file = self._nameless_file()
         os.dup2(self.file, 1)
         return _Sink(self.max_output_bytes, fd=1), _Sink(self.max_output_bytes)
 
     def _stdin(self, data: bytes) -> Any:
-        file = os.memfd_create("stdin")
+        file = self._nameless_file()
         with open(file, "wb", closefd=False) as writer:
             writer.write(data)
         os.lseek(file, 0, os.SEEK_SET)

