@@ -1,0 +1,1 @@
+"""Rollout workers: vLLM engines behind Ray actors that sample attempts and take new weights while they run."""

@@ -1,0 +1,105 @@
+"""What a run's config means to vLLM: model folder checks, environment variables, engine arguments.
+
+`prepare_environment` must run before vllm is imported in the process; the imports here are lazy for that reason.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdpo.config import RunConfig
+from sdpo.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from vllm import AsyncEngineArgs
+
+EXTENSION_CLASS = "rollout_workers.transfer.EngineExtension"
+GIB = 2**30
+MIN_BATCHED_TOKENS = 4096
+
+
+def check_model_folder(folder: Path) -> dict[str, Any]:
+    """The model's config.json. Raises `ModelError` for a folder from which an engine could not start."""
+    if not folder.is_dir():
+        raise ModelError(f"model.path={folder}: no such folder; allowed: a Hugging Face causal LM folder")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model.path={folder}: config.json is missing")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        raise ModelError(f"model.path={folder}: tokenizer.json is missing")
+    index = folder / "model.safetensors.index.json"
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    except (ValueError, KeyError) as error:
+        raise ModelError(f"model.path={folder}: config.json or the weights' index is not readable: {error}") from error
+    missing = sorted(name for name in shards if not (folder / name).is_file())
+    if missing:
+        raise ModelError(f"model.path={folder}: {len(missing)} weight files are missing, first {missing[0]}")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"model.path={folder}: no *.safetensors weights")
+    return config
+
+
+def check_limits(config: RunConfig, model: dict[str, Any]) -> None:
+    """Raises `ConfigError` where the run asks for a longer window than the model has."""
+    limit = model.get("max_position_embeddings")
+    wanted = config.model.max_model_len_tokens
+    if isinstance(limit, int) and wanted > limit:
+        raise ConfigError(f"model.max_model_len_tokens={wanted}: allowed: at most {limit}, the model's window")
+
+
+def prepare_environment(config: RunConfig, scratch: Path) -> None:
+    """Set what vLLM and OpenMP read from the environment, for this process and the engine processes.
+
+    Without GPUs the engine core and the model share one process: one import of vllm less and no busy hop between
+    them. vLLM would bind the threads to cores that other processes use as well; here they float, and they sleep
+    instead of spinning while they wait.
+    """
+    os.environ.update(
+        VLLM_LOGGING_LEVEL="WARNING",
+        VLLM_NO_USAGE_STATS="1",
+        VLLM_RPC_BASE_PATH=str(scratch),
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        OMP_NUM_THREADS=str(config.rollout.num_threads),
+        OMP_WAIT_POLICY="PASSIVE",
+    )
+    if config.rollout.num_gpus == 0 and config.rollout.tensor_parallel == 1:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+
+def transfer_backend(config: RunConfig) -> str:
+    """vLLM's name of the weight-transfer engine: ours ("shm") unless there are GPUs."""
+    backend = config.weights.backend
+    if backend == "auto":
+        backend = "nccl" if config.rollout.num_gpus > 0 else "ray"
+    return "shm" if backend == "ray" else backend
+
+
+def engine_args(config: RunConfig) -> "AsyncEngineArgs":
+    """The engine's arguments. Imports vllm."""
+    from vllm import AsyncEngineArgs
+    from vllm.config import WeightTransferConfig
+
+    rollout = config.rollout
+    # a seeded request whose prefill is split kills vLLM's CPU engine: its generator would have to be wound back
+    whole_prompts = rollout.num_gpus == 0
+    return AsyncEngineArgs(
+        model=config.model.path,
+        dtype=config.model.dtype,
+        max_model_len=config.model.max_model_len_tokens,
+        max_logprobs=rollout.max_logprobs,
+        logprobs_mode="processed_logprobs",
+        max_num_seqs=rollout.max_num_seqs,
+        max_num_batched_tokens=max(MIN_BATCHED_TOKENS, config.model.max_model_len_tokens) if whole_prompts else None,
+        enable_chunked_prefill=False if whole_prompts else None,
+        kv_cache_memory_bytes=None if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB),
+        enforce_eager=rollout.enforce_eager,
+        tensor_parallel_size=rollout.tensor_parallel,
+        enable_prefix_caching=True,
+        seed=config.seed,
+        weight_transfer_config=WeightTransferConfig(backend=transfer_backend(config)),
+        worker_extension_cls=EXTENSION_CLASS,
+        disable_log_stats=True,
+        enable_log_requests=False,
+    )

@@ -1,0 +1,117 @@
+"""Cleans up after a rollout actor that was killed: its engine processes, shared-memory segments and sockets.
+
+An actor that dies by SIGKILL cannot clean up, and vLLM's engine process outlives its parent. `Guardian` starts this
+file as a small detached process that holds the read end of a pipe. When the pipe closes, for whatever reason, every
+process that carries the actor's token in its environment is killed, and what it left behind is removed. The detached
+process uses the standard library only.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+TOKEN_VARIABLE = "SDPO_ROLLOUT_TOKEN"
+SWEEP_LIMIT_S = 8.0
+TRACKER_GRACE_S = 2.0
+
+
+def marked_pids(token: str) -> list[int]:
+    """Processes that were started with the token in their environment."""
+    wanted = f"{TOKEN_VARIABLE}={token}".encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            environ = Path("/proc", entry, "environ").read_bytes()
+        except OSError:  # it ended meanwhile, or it belongs to another user
+            continue
+        if wanted in environ.split(b"\0"):
+            found.append(int(entry))
+    return found
+
+
+def segments_of(pids: list[int]) -> set[Path]:
+    """Files in /dev/shm that the processes have mapped and that still have a name."""
+    segments: set[Path] = set()
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        except OSError:  # it ended meanwhile
+            continue
+        paths = (line.split(maxsplit=5)[-1] for line in lines if "/dev/shm/psm_" in line)
+        segments.update(Path(path) for path in paths if not path.endswith("(deleted)"))
+    return segments
+
+
+def _is_resource_tracker(pid: int) -> bool:
+    try:
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it ended meanwhile
+        return False
+
+
+def sweep(token: str, scratch: Path, segments: set[Path]) -> None:
+    """Kill the marked processes; their resource trackers get a moment to do their own work first."""
+    started_s = time.monotonic()
+    segments |= segments_of(marked_pids(token))
+    while (pids := marked_pids(token)) and time.monotonic() - started_s < SWEEP_LIMIT_S:
+        trackers_too = time.monotonic() - started_s > TRACKER_GRACE_S
+        for pid in pids:
+            if trackers_too or not _is_resource_tracker(pid):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:  # it ended meanwhile
+                    continue
+        time.sleep(0.1)
+    for segment in segments:
+        segment.unlink(missing_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _watch(token: str, scratch: Path) -> None:
+    if os.fork():
+        os._exit(0)
+    segments: set[Path] = set()
+    for _ in sys.stdin:
+        segments |= segments_of(marked_pids(token))
+    sweep(token, scratch, segments)
+
+
+class Guardian:
+    """Marks the processes that this one starts from now on, and has them removed when this one is gone.
+
+    `scratch` is a folder for sockets, removed at the end. One guardian a process, made before the engine starts.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self.token = uuid.uuid4().hex
+        command = [sys.executable, "-S", "-E", __file__, self.token, str(scratch)]
+        # env is empty: the guardian must not carry the token that it looks for
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env={}, start_new_session=True, text=True)
+        self._process.wait(timeout=10)
+        os.environ[TOKEN_VARIABLE] = self.token
+
+    def pids(self) -> tuple[int, ...]:
+        """The processes that are guarded at the moment."""
+        return tuple(marked_pids(self.token))
+
+    def remember_segments(self) -> None:
+        """Record the shared-memory segments of the guarded processes, so that they go even if all die at once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("scan\n")
+        self._process.stdin.flush()
+
+    def release(self) -> None:
+        """End the guarded processes now. Returns before the sweep is over."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+
+if __name__ == "__main__":
+    _watch(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,97 @@
+"""One weight update of an engine: pause, buckets through the shared-memory ring, finish, resume, audit.
+
+Runs on the engine's event loop. Whoever calls it treats any exception as the end of the engine: it stays paused.
+"""
+
+import asyncio
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+from rollout_workers.generation import probe_log_probs, probe_sampling
+from rollout_workers.ring import NUM_SLOTS, SharedRing
+from sdpo.errors import WeightSyncError
+from sdpo.types import Float32, Int32, Version
+from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+class EngineUpdate:
+    """An update in progress. At most `NUM_SLOTS` buckets are held, and the memory goes back when it ends."""
+
+    def __init__(self, engine: "AsyncLLM", version: Version, slot_bytes: int) -> None:
+        self._engine = engine
+        self._version = version
+        self._tally = StreamTally()
+        self._ring = SharedRing(slot_bytes)
+        self._loading: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Freeze the running requests, drop every cached key and value, and open the model for loading."""
+        await self._engine.pause_generation(mode="keep", clear_cache=True)
+        await self._engine.start_weight_update()
+
+    async def receive(self, bucket: WeightBucket) -> None:
+        """Check and copy one bucket while the engine still loads the one before; errors of that one surface here."""
+        self._tally.add(bucket)
+        if bucket.data.nbytes > self._ring.slot_bytes:
+            await self._loaded()
+            self._ring.close()
+            self._ring = SharedRing(bucket.data.nbytes)
+        offset = self._ring.write(bucket.index % NUM_SLOTS, bucket.data)
+        await self._loaded()
+        self._loading = asyncio.create_task(self._load(bucket, offset))
+
+    async def finish(self, manifest: WeightManifest, tolerance: float) -> WeightAudit:
+        """Complete the update, resume, and compare a probe's log-probs with the sender's."""
+        await self._loaded()
+        if manifest.version != self._version:
+            raise WeightSyncError(f"weights {manifest.version} were closed, the update began as {self._version}")
+        self._tally.check(manifest)
+        await self._engine.finish_weight_update(weight_version=str(self._version))
+        self._ring.close()
+        await self._engine.resume_generation()
+        return self._audit(manifest, await self._score(manifest.probe_ids), tolerance)
+
+    async def abandon(self) -> None:
+        """Let go of the ring after a failure."""
+        if self._loading is not None:
+            self._loading.cancel()
+        self._ring.close()
+
+    async def _load(self, bucket: WeightBucket, offset: int) -> None:
+        tensors = [(s.name, s.dtype, list(s.shape), offset + s.offset, s.num_bytes) for s in bucket.specs]
+        ring = {f"ring_{key.removeprefix('num_')}": value for key, value in asdict(self._ring.address).items()}
+        await self._engine.update_weights(WeightTransferUpdateRequest(update_info={**ring, "tensors": tensors}))
+
+    async def _loaded(self) -> None:
+        if self._loading is not None:
+            await self._loading
+            self._loading = None
+
+    async def _score(self, probe_ids: Int32) -> Float32:
+        request_id = f"probe-{self._version}"
+        prompt = {"prompt_token_ids": probe_ids.tolist()}
+        outputs = [o async for o in self._engine.generate(prompt, probe_sampling(), request_id)]
+        return probe_log_probs(outputs[-1])
+
+    def _audit(self, manifest: WeightManifest, got: Float32, tolerance: float) -> WeightAudit:
+        if got.shape != manifest.probe_log_probs.shape:
+            raise WeightSyncError(
+                f"weights {self._version}: the probe has {len(got)} log-probs, the sender sent "
+                f"{len(manifest.probe_log_probs)}"
+            )
+        differences = np.abs(got - manifest.probe_log_probs)
+        largest, mean = float(differences.max()), float(differences.mean())
+        if not largest <= tolerance:  # a NaN fails as well
+            raise WeightSyncError(
+                f"weights {self._version}: the probe's log-probs differ by {largest:.4g}; "
+                f"allowed: weights.audit_tolerance={tolerance}"
+            )
+        return WeightAudit(
+            version=self._version, num_bytes=self._tally.num_bytes, max_abs_diff=largest, mean_abs_diff=mean
+        )

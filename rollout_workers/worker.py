@@ -1,0 +1,311 @@
+"""The rollout worker: one vLLM engine behind a Ray actor.
+
+`RolloutWorker` is a plain class; `RolloutActor` is the same class for Ray, with concurrency groups that keep health
+checks apart from updates and updates apart from generation.
+"""
+
+import asyncio
+import functools
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import ray
+
+from rollout_workers.engine import check_limits, check_model_folder, engine_args, prepare_environment
+from rollout_workers.guardian import Guardian
+from rollout_workers.loop_thread import LoopThread
+from sdpo.config import RunConfig
+from sdpo.errors import ConfigError, InfrastructureError, PromptTooLong, StageTimeout, WeightSyncError
+from sdpo.types import GenerationRequest, Rollout, RolloutHeader, Version
+from sdpo.weights import WeightAudit, WeightBucket, WeightManifest
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from rollout_workers.receiver import EngineUpdate
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+CONCURRENCY_GROUPS = {"generate": 256, "control": 1, "health": 4}
+
+
+def _grouped(group: str, **options: Any) -> Callable[[F], F]:
+    """`ray.method` with a type: the method runs in this concurrency group."""
+    return cast("Callable[[F], F]", ray.method(concurrency_group=group, **options))
+
+
+class State(StrEnum):
+    """A worker serves in `SERVING` only; requests that arrive in `UPDATING` wait; `BROKEN` is final."""
+
+    NEW = "new"
+    SERVING = "serving"
+    UPDATING = "updating"
+    BROKEN = "broken"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What a started worker is. pids: the engine's processes, all of which end with the actor."""
+
+    name: str
+    max_model_len_tokens: int
+    vocab_size: int
+    pids: tuple[int, ...]
+    start_s: float
+
+
+class RolloutWorker:
+    """Samples attempts, and takes new weights between or during them (`sdpo.weights.WeightReceiver`, as a Ray actor).
+
+    After a failed update the worker is broken for good: every call but `health` and `close` raises.
+    """
+
+    def __init__(self, config: RunConfig, index: int) -> None:
+        self.name = f"rollout-{index}"
+        self._config = config
+        self._state = State.NEW
+        self._failure = "not started"
+        self._version = ""
+        self._num_running = 0
+        self._num_requests = 0
+        self._thread = LoopThread(self.name)
+        self._settled = asyncio.Event()
+        self._engine: AsyncLLM | None = None
+        self._update: EngineUpdate | None = None
+        self._guardian: Guardian | None = None
+        self._decoder: Any = None
+
+    @_grouped("control")
+    async def start(self, version: Version = Version(incarnation=0, batch=0)) -> EngineInfo:  # noqa: B008
+        """Load the model of the config as `version`.
+
+        Raises `ModelError` or `ConfigError` for a model that cannot be loaded, `StageTimeout` past `deadlines.start_s`.
+        """
+        if self._state is not State.NEW:
+            raise InfrastructureError(f"{self.name} was started before; it is {self._state}")
+        check_limits(self._config, check_model_folder(Path(self._config.model.path)))
+        started_s = time.monotonic()
+        await self._deadline("start", self._config.deadlines.start_s, self._start_engine(version))
+        self._state = State.SERVING
+        assert self._guardian is not None
+        self._guardian.remember_segments()
+        model = self._running_engine().model_config
+        return EngineInfo(
+            name=self.name,
+            max_model_len_tokens=model.max_model_len,
+            vocab_size=model.get_vocab_size(),
+            pids=self._guardian.pids(),
+            start_s=time.monotonic() - started_s,
+        )
+
+    @_grouped("generate", num_returns="streaming")
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[RolloutHeader | Rollout]:
+        """For every sample, as it ends: its `RolloutHeader`, then its `Rollout`.
+
+        Samples that end during a weight update are handed out after its audit. Raises `PromptTooLong` (nothing is cut),
+        `WeightSyncError` on a broken worker, `StageTimeout` if no sample ends within `deadlines.generate_s`.
+        """
+        self._check_request(request)
+        pending = {
+            asyncio.ensure_future(self._thread.run(self._sample(request, index, seed)))
+            for index, seed in zip(request.sample_indices, request.seeds, strict=True)
+        }
+        timeout_s = self._config.deadlines.generate_s
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    raise StageTimeout(self.name, f"a sample of task {request.task_id}", timeout_s)
+                for task in done:
+                    header, rollout = task.result()
+                    yield header
+                    yield rollout
+        finally:
+            for task in pending:
+                task.cancel()
+
+    @_grouped("control")
+    async def begin_update(self, version: Version) -> None:
+        """Pause the engine and open it for the weights of `version`. Running requests stay, and go on afterwards."""
+        await self._step("begin_update", State.SERVING, functools.partial(self._begin_update, version))
+
+    @_grouped("control")
+    async def receive_bucket(self, bucket: WeightBucket) -> None:
+        """Check one bucket and hand it to the engine."""
+        await self._step("receive_bucket", State.UPDATING, lambda: self._running_update().receive(bucket))
+
+    @_grouped("control")
+    async def finish_update(self, manifest: WeightManifest) -> WeightAudit:
+        """Close the update, resume, and audit it with the manifest's probe; then the worker serves again."""
+        return await self._step("finish_update", State.UPDATING, functools.partial(self._finish_update, manifest))
+
+    @_grouped("control")
+    async def init_transfer(self, init_info: dict[str, Any]) -> None:
+        """vLLM's own backends (`nccl`, `ipc`): the handshake that vLLM's trainer side asks for."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+
+        request = WeightTransferInitRequest(init_info=init_info)
+        timeout_s = self._config.deadlines.weights_s
+        await self._deadline("init_transfer", timeout_s, self._running_engine().init_weight_transfer_engine(request))
+
+    @_grouped("control")
+    async def update_from_transfer(self, update_info: dict[str, Any]) -> None:
+        """vLLM's own backends: between `begin_update` and `finish_update`, receive what `update_info` announces."""
+        await self._step("update_from_transfer", State.UPDATING, lambda: self._update_from_transfer(update_info))
+
+    @_grouped("health")
+    async def health(self) -> dict[str, Any]:
+        """name, pid, state, alive (the engine's processes), version, running (samples), failure (why not serving)."""
+        engine = self._engine
+        alive = engine is not None and not engine.errored
+        return {
+            "name": self.name,
+            "pid": os.getpid(),
+            "state": str(self._state),
+            "alive": alive and self._state not in (State.BROKEN, State.CLOSED),
+            "version": self._version,
+            "running": self._num_running,
+            "failure": "" if self._state in (State.SERVING, State.UPDATING) else self._failure,
+        }
+
+    @_grouped("control")
+    async def close(self) -> None:
+        """End the engine and its processes. The worker cannot be started again."""
+        if self._state is State.CLOSED:
+            return
+        self._state, self._failure = State.CLOSED, "closed"
+        if self._engine is not None:
+            await self._thread.run(self._shut_down())
+        if self._guardian is not None:
+            self._guardian.release()
+        self._thread.stop()
+
+    # ---- on the engine's event loop
+
+    async def _start_engine(self, version: Version) -> None:
+        scratch = Path(tempfile.mkdtemp(prefix="sdpo-rollout-"))
+        self._guardian = Guardian(scratch)
+        prepare_environment(self._config, scratch)
+        from transformers import AutoTokenizer
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        import rollout_workers.transfer  # noqa: F401  (registers our weight-transfer engine here as well)
+
+        self._decoder = AutoTokenizer.from_pretrained(self._config.model.path)
+        self._engine = AsyncLLM.from_engine_args(engine_args(self._config))
+        await self._engine.update_weight_version(str(version))
+        self._version = str(version)
+        self._settled.set()
+
+    async def _sample(self, request: GenerationRequest, index: int, seed: int) -> tuple[RolloutHeader, Rollout]:
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        from rollout_workers.generation import engine_sampling, to_rollout
+
+        engine = self._running_engine()
+        self._num_requests += 1
+        request_id = f"{request.task_id}/{index}/{self._num_requests}"
+        prompt: Any = {"prompt_token_ids": request.prompt_ids.tolist()}
+        self._num_running += 1
+        try:
+            outputs = [o async for o in engine.generate(prompt, engine_sampling(request, seed), request_id)]
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise InfrastructureError(f"{self.name}: the engine failed on task {request.task_id}: {error}") from error
+        finally:
+            self._num_running -= 1
+        await self._settled.wait()
+        self._require_usable()
+        return to_rollout(request, index, outputs[-1], self._decoder)
+
+    async def _begin_update(self, version: Version) -> None:
+        from rollout_workers.receiver import EngineUpdate
+
+        self._state, self._version = State.UPDATING, str(version)
+        self._settled.clear()
+        self._update = EngineUpdate(self._running_engine(), version, self._config.weights.bucket_bytes)
+        await self._update.begin()
+
+    async def _finish_update(self, manifest: WeightManifest) -> WeightAudit:
+        audit = await self._running_update().finish(manifest, self._config.weights.audit_tolerance)
+        self._update = None
+        self._state = State.SERVING
+        self._settled.set()
+        return audit
+
+    async def _update_from_transfer(self, update_info: dict[str, Any]) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self._running_engine().update_weights(WeightTransferUpdateRequest(update_info=update_info))
+
+    async def _break(self, failure: str) -> None:
+        """Never serve again: waiting samples fail, and the engine is paused."""
+        self._state, self._failure = State.BROKEN, failure
+        if self._update is not None:
+            await self._update.abandon()
+            self._update = None
+        self._settled.set()
+        engine = self._engine
+        if engine is not None and not engine.errored:
+            await engine.pause_generation(mode="abort", clear_cache=False)
+
+    async def _shut_down(self) -> None:
+        self._settled.set()
+        self._running_engine().shutdown()
+
+    # ---- shared
+
+    async def _step(self, stage: str, expected: State, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """One step of an update. Any failure makes the worker broken and reaches the caller as `WeightSyncError`."""
+        self._require_usable()
+        try:
+            if self._state is not expected:
+                raise WeightSyncError(f"{stage} came while the worker is {self._state}, not {expected}")
+            return await self._deadline(stage, self._config.deadlines.weights_s, work())
+        except Exception as error:  # whatever it was, the weights in the engine are unknown now
+            await self._deadline("break", self._config.deadlines.weights_s, self._break(f"{stage}: {error}"))
+            raise WeightSyncError(f"{self.name}: {error}") from error
+
+    async def _deadline(self, stage: str, timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await asyncio.wait_for(self._thread.run(work), timeout_s)
+        except TimeoutError as error:
+            raise StageTimeout(self.name, stage, timeout_s) from error
+
+    def _running_engine(self) -> "AsyncLLM":
+        if self._engine is None:
+            raise InfrastructureError(f"{self.name} is not started")
+        return self._engine
+
+    def _running_update(self) -> "EngineUpdate":
+        assert self._update is not None
+        return self._update
+
+    def _require_usable(self) -> None:
+        if self._state is State.BROKEN:
+            raise WeightSyncError(f"{self.name} must not serve: {self._failure}")
+        if self._state in (State.NEW, State.CLOSED):
+            raise InfrastructureError(f"{self.name} does not serve: {self._failure}")
+
+    def _check_request(self, request: GenerationRequest) -> None:
+        self._require_usable()
+        room = self._config.model.max_model_len_tokens - request.sampling.max_tokens
+        if len(request.prompt_ids) > room:
+            raise PromptTooLong(
+                f"task {request.task_id}: its prompt has {len(request.prompt_ids)} tokens; allowed: at most {room} "
+                f"(model.max_model_len_tokens - the response's {request.sampling.max_tokens})"
+            )
+        if request.support_size > self._config.rollout.max_logprobs:
+            raise ConfigError(
+                f"support_size={request.support_size}: allowed: at most "
+                f"rollout.max_logprobs={self._config.rollout.max_logprobs}"
+            )
+
+
+RolloutActor = ray.remote(concurrency_groups=CONCURRENCY_GROUPS)(RolloutWorker)
