@@ -270,3 +270,14 @@ def test_group_advantages_sum_to_zero(rewards: list[float]) -> None:
 def test_group_advantages_refuse_what_is_no_reward(rewards: list[float]) -> None:
     with pytest.raises(ValueError, match="rewards="):
         group_relative_advantages(rewards)
+
+
+@pytest.mark.parametrize("log_ratio", [-1000.0, 1000.0])
+@pytest.mark.parametrize("advantage", [-0.5, 0.5])
+def test_grpo_stays_finite_however_far_the_policy_went(log_ratio: float, advantage: float) -> None:
+    log_p = torch.tensor([log_ratio - 1], requires_grad=True)
+    old = torch.tensor([-1.0])
+    loss = grpo_token_loss(log_p, old, old, torch.tensor([advantage]), GrpoObjective(kind="grpo"))
+    (slope,) = torch.autograd.grad(loss.sum(), log_p)
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(slope).all()

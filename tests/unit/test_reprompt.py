@@ -125,6 +125,16 @@ def test_only_the_long_text_is_cut() -> None:
     assert f"{DEMO_HEADER}\nx = 1\n" in text_of(prompt)
 
 
+def test_down_to_a_bare_cut_mark() -> None:
+    frame = [Message(role="user", content=f"{QUESTION}\n\n{DEMO_HEADER}\n{CUT_MARK}\n\n{CLOSING}")]
+    fewest = len(render_prompt(TOKENIZER, frame))
+    prompt = build(DEMO_ONLY, demo="0123456789" * 30, max_prompt_tokens=fewest)
+    assert prompt.num_demo_chars_cut == 300
+    assert text_of(build(DEMO_ONLY, demo="0123456789" * 30, max_prompt_tokens=fewest + 1)).count("\n0\n[...]\n") == 1
+    with pytest.raises(PromptTooLong):
+        build(DEMO_ONLY, demo="0123456789" * 30, max_prompt_tokens=fewest - 1)
+
+
 def test_question_over_the_budget_is_an_error_not_a_cut() -> None:
     with pytest.raises(PromptTooLong, match=r"^task double-add: .* take \d+ tokens; .*max_prompt_tokens=20$"):
         build(DEMO_ONLY, max_prompt_tokens=20)

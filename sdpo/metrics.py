@@ -1,0 +1,55 @@
+"""Estimates from counted successes and their uncertainty. Pure functions on numpy, nothing else.
+
+Attempts at one task are not independent of each other: the interval of a mean over tasks resamples tasks
+(`bootstrap_interval`), the interval of one task's or one flat proportion is Wilson's.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def pass_at_k(num_samples: int, num_successes: int, k: int) -> float:
+    """Unbiased probability that at least one of k samples is a success, from num_samples >= k of them.
+
+    Raises `ValueError` if the counts do not fit together.
+    """
+    if not 0 <= num_successes <= num_samples or not 1 <= k <= num_samples:
+        raise ValueError(
+            f"num_samples={num_samples}, num_successes={num_successes}, k={k}: "
+            f"allowed: 0 <= num_successes <= num_samples and 1 <= k <= num_samples"
+        )
+    return 1.0 - math.comb(num_samples - num_successes, k) / math.comb(num_samples, k)
+
+
+def mean_pass_at_k(counts: Sequence[tuple[int, int]], k: int) -> float:
+    """pass@k averaged over tasks, each given as (num_samples, num_successes). Raises `ValueError` without tasks."""
+    if not counts:
+        raise ValueError("counts=[]: allowed: at least one task")
+    return float(np.mean([pass_at_k(n, c, k) for n, c in counts]))
+
+
+def wilson_interval(num_successes: int, num_samples: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a proportion; the default z covers 95 %. Without samples (0, 1)."""
+    if num_samples == 0:
+        return 0.0, 1.0
+    p, z2n = num_successes / num_samples, z * z / num_samples
+    centre = (p + z2n / 2) / (1 + z2n)
+    half = z / (1 + z2n) * math.sqrt(p * (1 - p) / num_samples + z2n / (4 * num_samples))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, seed: int = 0, num_resamples: int = 2000, coverage: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of the mean of `values` (one a task), resampled with replacement. Deterministic in `seed`.
+
+    Raises `ValueError` without values.
+    """
+    if len(values) == 0:
+        raise ValueError("values=[]: allowed: at least one value")
+    data, rng = np.asarray(values, dtype=np.float64), np.random.default_rng(seed)
+    means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(num_resamples)]
+    low, high = np.quantile(means, [(1 - coverage) / 2, (1 + coverage) / 2])
+    return float(low), float(high)
