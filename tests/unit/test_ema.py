@@ -1,0 +1,35 @@
+"""The teacher's average on a learner: the golden series, and that swapping it in leaves nothing behind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.learner_fixtures import VERSION, make_config, masters, one_rank, random_rollouts, random_scores, requests
+from tests.tiny_models import make_tiny_model
+
+
+def test_average_follows_the_golden_series(tmp_path: Path) -> None:
+    config = make_config(make_tiny_model(tmp_path), teacher={"regularisation": {"kind": "ema", "rate": 0.05}})
+    with one_rank(config) as learner:
+        ema = learner._ema
+        assert ema is not None
+        for held, master in zip(ema.tensors.values(), learner._trainer._parameters, strict=True):
+            held.fill_(1.0)
+            master.detach().fill_(2.0)
+        for want in (1.05, 1.0975, 1.142625, 1.18549375, 1.2262190625):
+            ema.update()
+            assert all(float(t.full_tensor().mean()) == pytest.approx(want, rel=1e-6) for t in ema.tensors.values())  # type: ignore[attr-defined]
+
+
+def test_publishing_the_teacher_leaves_student_and_average_alone(tmp_path: Path) -> None:
+    rollouts = random_rollouts(4)
+    scores = [random_scores(r) for r in rollouts]
+    with one_rank(make_config(make_tiny_model(tmp_path), dtype="bfloat16")) as learner:
+        request = requests(rollouts, [True] * 4)[0]
+        learner.train(request, *rollouts, *scores)
+        assert learner._ema is not None
+        student, average = masters(learner), {n: t.clone() for n, t in learner._ema.tensors.items()}
+        list(learner.publish("teacher", VERSION, rollouts[0].prompt_ids))
+        assert all(torch.equal(student[n], w) for n, w in masters(learner).items())
+        assert all(torch.equal(average[n].full_tensor(), t.full_tensor()) for n, t in learner._ema.tensors.items())  # type: ignore[attr-defined]
