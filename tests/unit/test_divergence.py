@@ -99,6 +99,7 @@ def test_gradients_stay_finite_where_only_the_teacher_has_a_hole(kind: Divergenc
     assert grad.abs().sum() > 0
 
 
+@settings(deadline=None)
 @given(logits, logits)
 def test_js_is_symmetric_and_bounded_by_ln_2(a: list[float], b: list[float]) -> None:
     log_p, log_q = log_probs(a), log_probs(b)
@@ -107,6 +108,7 @@ def test_js_is_symmetric_and_bounded_by_ln_2(a: list[float], b: list[float]) -> 
     assert -1e-12 <= forth.item() <= math.log(2)
 
 
+@settings(deadline=None)
 @given(logits, logits)
 def test_js_over_its_weight_tends_to_the_kls(a: list[float], b: list[float]) -> None:
     log_p, log_q = log_probs(a), log_probs(b)
@@ -123,6 +125,7 @@ def test_js_refuses_weights_where_it_vanishes(weight: float) -> None:
         generalised_js(log_probs([0.0, 1.0]), log_probs([1.0, 0.0]), weight)
 
 
+@settings(deadline=None)
 @given(logits, logits, st.sets(st.integers(0, 5), min_size=1), st.sampled_from(KINDS))
 def test_any_support_with_tail_is_a_lower_bound(
     a: list[float], b: list[float], support: set[int], kind: tuple[Divergence, float]
@@ -137,6 +140,7 @@ def test_any_support_with_tail_is_a_lower_bound(
         torch.testing.assert_close(bounded, full, rtol=1e-5, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(logits, st.integers(0, 4))
 def test_tail_is_the_mass_of_the_complement(a: list[float], last: int) -> None:
     log_p = log_probs(a)
@@ -145,7 +149,7 @@ def test_tail_is_the_mass_of_the_complement(a: list[float], last: int) -> None:
         torch.testing.assert_close(tail_log_prob(log_p[: last + 1]), outside, rtol=1e-6, atol=1e-9)
 
 
-@settings(max_examples=20)
+@settings(deadline=None, max_examples=20)
 @given(st.floats(-1e-6, 1e-6))
 def test_tail_of_a_support_that_holds_everything_is_finite(excess: float) -> None:
     for dtype in (torch.float32, torch.float64):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.metrics import bootstrap_interval, mean_pass_at_k, pass_at_k, wilson_interval
@@ -19,6 +19,7 @@ def test_g10_pass_at_64(successes: str) -> None:
     assert pass_at_k(2944, int(successes), 64) == pytest.approx(G10["pass_at_64_n2944"][successes], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=9), st.integers(1, 9))
 def test_pass_at_k_is_the_share_of_subsets_with_a_success(outcomes: list[bool], k: int) -> None:
     k = min(k, len(outcomes))
@@ -47,6 +48,7 @@ def test_wilson_against_known_values() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.data())
 def test_wilson_holds_the_estimate_and_mirrors(n: int, data: st.DataObject) -> None:
     c = data.draw(st.integers(0, n))

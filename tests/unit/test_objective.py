@@ -259,6 +259,7 @@ def test_grpo_truncated_weight_is_one_sided_and_detached() -> None:
     torch.testing.assert_close(grad, expected)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=16))
 def test_group_advantages_sum_to_zero(rewards: list[float]) -> None:
     advantages = group_relative_advantages(rewards)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.errors import WeightSyncError
@@ -47,6 +47,7 @@ def unpack(buckets: list[WeightBucket]) -> Tensors:
     return [(s.name, s.dtype, s.shape, b.data[s.offset : s.offset + s.num_bytes]) for b in buckets for s in b.specs]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 100).map(lambda n: 2 * n), max_size=12), st.integers(1, 300))
 def test_round_trip(sizes: list[int], bucket_bytes: int) -> None:
     tensors = make_tensors(tuple(sizes))
