@@ -131,7 +131,7 @@ class LearnerRank:
                 world_size=self._world_size,
                 timeout=timedelta(seconds=longest_s),
             )
-        except (dist.DistError, RuntimeError, ValueError) as error:
+        except RuntimeError as error:
             where = f"{master_addr}:{master_port}"
             raise InfrastructureError(f"learner-rank{self._rank} found no gang at {where}: {error}") from error
 

@@ -116,8 +116,8 @@ def requests(
 def one_rank(config: RunConfig, checkpoint_dir: str | None = None) -> Iterator[LearnerRank]:
     """A learner of one rank in this process."""
     learner = LearnerRank(config, 0, 1)
-    learner.setup("127.0.0.1", learner.address()[1], checkpoint_dir)
     try:
+        learner.setup("127.0.0.1", learner.address()[1], checkpoint_dir)
         yield learner
     finally:
         learner.close()
