@@ -7,6 +7,7 @@ worker with a `Context`; it never sees a broken sandbox as a result, `Context.sa
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -67,8 +68,13 @@ class Session(Protocol):
 class Environment(Protocol):
     """Made with a Context; opens any number of sessions, one after another."""
 
+    @classmethod
+    def check(cls, task: Task) -> None:
+        """Called for every task before a run starts anything. Raises TaskFileError for a payload it cannot use."""
+        ...
+
     def open(self, task: Task) -> Session:
-        """Starts an attempt. Raises TaskFileError for a payload it cannot use."""
+        """Starts an attempt."""
         ...
 
 
@@ -77,6 +83,10 @@ class SingleTurnEnvironment(ABC):
 
     def __init__(self, context: Context) -> None:
         self.context = context
+
+    @classmethod
+    def check(cls, task: Task) -> None:  # noqa: B027
+        """See `Environment.check`; every payload is accepted unless a subclass says otherwise."""
 
     @abstractmethod
     def judge(self, task: Task, reply: Reply) -> Verdict:
@@ -98,16 +108,25 @@ class _SingleTurn:
         pass
 
 
+def check_task(task: Task) -> None:
+    """Raises ConfigError for an environment that does not exist, TaskFileError for a payload that it cannot use."""
+    _environment_class(task.environment).check(task)
+
+
 def load_environment(name: str, context: Context) -> Environment:
     """The environment called `name`. Raises ConfigError for one that does not exist."""
+    environment: Environment = _environment_class(name)(context)
+    return environment
+
+
+@cache
+def _environment_class(name: str) -> Any:
     target = BUILT_IN.get(name, name)
     module_name, colon, class_name = target.partition(":")
     if not colon or not module_name or not class_name:
         allowed = ", ".join(BUILT_IN)
         raise ConfigError(f"environment {name!r} does not exist; allowed: {allowed}, or module:Class of your own")
     try:
-        made = getattr(import_module(module_name), class_name)
+        return getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"environment {name!r} cannot be imported: {error}") from None
-    environment: Environment = made(context)
-    return environment

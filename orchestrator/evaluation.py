@@ -104,10 +104,10 @@ class Evaluator:
         return [r.result() for r in running]
 
 
-def pass_at_1(judged: Sequence[Judged]) -> float:
-    """Mean over tasks of the share of judged samples that passed; NaN when nothing was judged."""
+def pass_rates(judged: Sequence[Judged]) -> list[float]:
+    """Per task, the share of its judged samples that passed. What infrastructure lost is left out."""
     by_task: dict[str, list[float]] = {}
     for item in judged:
         if item.verdict.infrastructure_error is None:
             by_task.setdefault(item.task.id, []).append(float(item.verdict.success))
-    return statistics.fmean(statistics.fmean(v) for v in by_task.values()) if by_task else float("nan")
+    return [statistics.fmean(passed) for passed in by_task.values()]

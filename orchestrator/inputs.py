@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from env_workers.environment import check_task
+from rollout_workers.engine import check_limits, check_model_folder
 from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import ModelError, PromptTooLong
@@ -25,6 +27,9 @@ class Inputs:
         """Raises `ModelError`, `TaskFileError` or `PromptTooLong`, each naming what is wrong."""
         train = load_tasks(config.tasks.train)
         heldout = load_tasks(config.tasks.heldout)[: config.tasks.max_heldout] if config.tasks.heldout else []
+        for task in [*train, *heldout]:
+            check_task(task)
+        check_limits(config, check_model_folder(Path(config.model.path)))
         tokenizer = load_tokenizer(config.model.path)
         _check_prompts(config, tokenizer, [*train, *heldout])
         probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
@@ -35,8 +40,6 @@ def load_tokenizer(path: str) -> Any:
     """The tokenizer of a model folder. Raises `ModelError` if there is no usable one with a chat template."""
     from transformers import AutoTokenizer
 
-    if not (Path(path) / "config.json").is_file():
-        raise ModelError(f"model.path={path}: no config.json there; allowed: a Hugging Face causal LM folder")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:

@@ -1,12 +1,14 @@
 """What a step reports: counts, rewards, hindsight, times, weights. Every name is a path; times carry `_s`."""
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.evaluation import Judged, pass_at_1
+from orchestrator.evaluation import Judged, pass_rates
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.publish import SyncReport
+from sdpo.metrics import bootstrap_interval
 from sdpo.types import FinishReason
 from sdpo.weights import Stream
 
@@ -66,11 +68,15 @@ def sync_metrics(reports: Mapping[Stream, SyncReport]) -> dict[str, float]:
 
 
 def heldout_metrics(judged: Sequence[Judged], prefix: str) -> dict[str, float]:
-    """pass@1 and the mean response length of an evaluation."""
+    """pass@1 with its 95 % interval over tasks, and the mean response length of an evaluation."""
+    rates = pass_rates(judged)
+    low, high = bootstrap_interval(rates) if rates else (math.nan, math.nan)
     return {
-        f"{prefix}/pass@1": pass_at_1(judged),
+        f"{prefix}/pass@1": statistics.fmean(rates) if rates else math.nan,
+        f"{prefix}/pass@1_low": low,
+        f"{prefix}/pass@1_high": high,
         f"{prefix}/samples": float(len(judged)),
-        f"{prefix}/response_tokens": _mean(j.header.num_response_tokens for j in judged),
+        f"{prefix}/response_tokens": _mean(j.header.num_response_tokens for j in judged) if judged else math.nan,
     }
 
 

@@ -18,7 +18,7 @@ def print_summary(run_dir: Path) -> None:
                 f"{record['step']:>6}  {_form(record, 'heldout/pass@1', '.3f'):>15}  "
                 f"{_form(record, 'rollout/reward', '.3f'):>15}  {_form(record, 'heldout/response_tokens', '.1f'):>15}"
             )
-        print(f"before: {evaluated[0]['heldout/pass@1']:.3f}   after: {evaluated[-1]['heldout/pass@1']:.3f}")
+        print("before: " + _with_interval(evaluated[0]) + "   after: " + _with_interval(evaluated[-1]))
     if records and "repair/pass@1" in records[0]:
         print(f"failures that the base model repaired when shown their feedback: {records[0]['repair/pass@1']:.3f}")
     print(f"run directory: {run_dir}")
@@ -27,3 +27,8 @@ def print_summary(run_dir: Path) -> None:
 def _form(record: dict[str, Any], key: str, form: str) -> str:
     value = record.get(key)
     return "" if value is None else format(value, form)
+
+
+def _with_interval(record: dict[str, Any]) -> str:
+    low, high = record["heldout/pass@1_low"], record["heldout/pass@1_high"]
+    return f"{record['heldout/pass@1']:.3f} (95 % interval {low:.3f} to {high:.3f})"

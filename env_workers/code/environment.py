@@ -12,6 +12,11 @@ from sdpo.types import Task, Verdict
 class CodeEnvironment(SingleTurnEnvironment):
     """Payload: see `env_workers.code.tests`. Reward 1 when every test passes, else 0."""
 
+    @classmethod
+    def check(cls, task: Task) -> None:
+        """The payload must hold tests that `env_workers.code.tests` can read."""
+        parse_tests(task)
+
     def judge(self, task: Task, reply: Reply) -> Verdict:
         """See `SingleTurnEnvironment.judge`."""
         tests = parse_tests(task)

@@ -34,7 +34,7 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
     before, after = records[0]["heldout/pass@1"], records[-1]["heldout/pass@1"]
     assert after >= before + 0.3, output
     assert records[0]["repair/pass@1"] >= 0.8
-    assert f"after: {after:.3f}" in output
+    assert f"after: {after:.3f} (95 % interval" in output
     for name in ("config.yaml", "model/model.safetensors", "model/tokenizer.json", "checkpoints/step-000008/state.json"):
         assert (tmp_path / "run" / name).exists(), name
     assert list((tmp_path / "run" / "tensorboard").iterdir())
