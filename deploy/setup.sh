@@ -16,8 +16,8 @@ torch_index=https://download.pytorch.org/whl/cpu
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-packages_fingerprint() { sha256sum <"$lock"; }
-project_fingerprint() { cat "$lock" pyproject.toml deploy/setup.sh <(pwd) | sha256sum; }
+packages_fingerprint() { cat "$lock" <(echo "$venv") | sha256sum; }
+project_fingerprint() { cat "$lock" pyproject.toml deploy/setup.sh <(echo "$venv" && pwd) | sha256sum; }
 stamped() { [ -x "$venv/bin/python" ] && [ "$(cat "$1" 2>/dev/null)" = "$2" ]; }
 
 check_machine() {
