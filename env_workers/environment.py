@@ -33,7 +33,7 @@ class Observation:
     messages: tuple[Message, ...]
 
 
-class SandboxViolation(SdpoError):  # noqa: N818
+class SandboxViolation(SdpoError):
     """The program itself breaks every fresh sandbox it is run in. The message says how."""
 
 
@@ -84,8 +84,8 @@ class SingleTurnEnvironment(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    @classmethod
-    def check(cls, task: Task) -> None:  # noqa: B027
+    @classmethod  # noqa: B027
+    def check(cls, task: Task) -> None:
         """See `Environment.check`; every payload is accepted unless a subclass says otherwise."""
 
     @abstractmethod

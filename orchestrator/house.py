@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from env_workers.worker import EnvWorker
 
+from env_workers.worker import EnvWorker
 from learner.messages import LearnerInfo
 from learner.teacher import TeacherWorker
 from orchestrator.fleet import Fleet, Member

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pydantic import TypeAdapter
-from sdpo.config.load import dump_run_config, load_run_config
 
 from sdpo.config import RunConfig
+from sdpo.config.load import dump_run_config, load_run_config
 from sdpo.errors import CheckpointError, ConfigError
 
 FREE_TO_CHANGE = (

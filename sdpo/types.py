@@ -31,7 +31,7 @@ class Task:
     `payload` is hidden from the model, and answer keys inside it never enter a sandbox.
 
     Example: `Task(id="double-it", messages=(Message(role="user", content="Write f(x): double it."),),
-    environment="code", payload={"tests": [{"kind": "functional", "function": "f", "inputs": [[2]], "expected": [4]}]})`
+    environment="code", payload={"tests": [{"kind": "functional", "function": "f", "inputs": [2], "expected": 4}]})`
     """
 
     id: str
