@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from learner.messages import TrainRequest
+from learner.messages import ScoreReceipt, TrainRequest
+from learner.model import full_tensor
 from learner.packing import plan_micro_batches
 from learner.rank import LearnerRank
 from sdpo.config import RunConfig
@@ -113,9 +114,9 @@ def requests(
 
 
 @contextmanager
-def one_rank(config: RunConfig, checkpoint_dir: str | None = None) -> Iterator[LearnerRank]:
+def one_rank(config: RunConfig, checkpoint_dir: str | None = None) -> Iterator["ObservedRank"]:
     """A learner of one rank in this process."""
-    learner = LearnerRank(config, 0, 1)
+    learner = ObservedRank(config, 0, 1)
     try:
         learner.setup("127.0.0.1", learner.address()[1], checkpoint_dir)
         yield learner
@@ -126,3 +127,17 @@ def one_rank(config: RunConfig, checkpoint_dir: str | None = None) -> Iterator[L
 def masters(learner: LearnerRank) -> dict[str, torch.Tensor]:
     """Copies of the full float32 weights of a one-rank learner."""
     return {n: p.detach().full_tensor().clone() for n, p in learner._trainer.model.hf_model.named_parameters()}
+
+
+class ObservedRank(LearnerRank):
+    """A rank that also shows its gradients. `gradients` is collective."""
+
+    def gradients(self) -> np.ndarray[Any, Any]:
+        """float32 [parameters], as the last step left them: summed over ranks and clipped."""
+        parts = [full_tensor(p.grad).flatten() for p in self._trainer._parameters if p.grad is not None]
+        return torch.cat(parts).numpy()
+
+
+def scores_only(answer: Sequence[ScoreReceipt | TeacherScores]) -> list[TeacherScores]:
+    """A teacher's answer without its receipt."""
+    return [part for part in answer if isinstance(part, TeacherScores)]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from learner.rank import LearnerRank
 from learner.teacher import TeacherWorker
 from sdpo.errors import InfrastructureError
 from sdpo.types import FinishReason, Rollout, Segment, TeacherScores
 from tests.learner_fixtures import (
     VERSION,
+    ObservedRank,
     hindsight_of,
     make_config,
     masters,
@@ -20,6 +20,7 @@ from tests.learner_fixtures import (
     random_rollouts,
     random_scores,
     requests,
+    scores_only,
 )
 from tests.tiny_models import make_tiny_model
 
@@ -31,9 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def gradients(learner: LearnerRank) -> torch.Tensor:
-    grads = [p.grad.full_tensor().flatten() for p in learner._trainer._parameters]  # type: ignore[union-attr,attr-defined]
-    return torch.cat(grads)
+def gradients(learner: ObservedRank) -> torch.Tensor:
+    return torch.from_numpy(learner.gradients())
 
 
 def scored(
@@ -80,7 +80,7 @@ def test_identical_contexts_give_no_loss_and_no_gradient(folder: Path) -> None:
     rollouts = random_rollouts(8)
     teacher = TeacherWorker(config, 0)
     teacher.start(VERSION)
-    _, *scores = teacher.score(VERSION, 1.0, [hindsight_of(r) for r in rollouts], *rollouts)
+    scores = scores_only(teacher.score(VERSION, 1.0, [hindsight_of(r) for r in rollouts], *rollouts))
     with one_rank(config) as learner:
         metrics = learner.train(requests(rollouts, [True] * 8)[0], *rollouts, *scores)
     assert abs(metrics["loss"]) <= 1e-6
@@ -168,7 +168,7 @@ def test_engine_gap_is_zero_when_the_engine_agrees(folder: Path) -> None:
     rollouts = random_rollouts(8)
     teacher = TeacherWorker(config, 0)
     teacher.start(VERSION)
-    _, *same = teacher.score(VERSION, 1.0, [hindsight_of(r) for r in rollouts], *rollouts)
+    same = scores_only(teacher.score(VERSION, 1.0, [hindsight_of(r) for r in rollouts], *rollouts))
     honest = []
     for rollout, score in zip(rollouts, same, strict=True):
         places = np.split(score.sampled_log_probs, np.cumsum([len(s.token_ids) for s in rollout.segments])[:-1])

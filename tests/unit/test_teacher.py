@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from learner.messages import ScoreReceipt
 from learner.rank import LearnerRank
 from learner.teacher import TeacherWorker
 from sdpo.errors import InfrastructureError, WeightSyncError
@@ -21,6 +22,7 @@ from tests.learner_fixtures import (
     random_rollouts,
     random_scores,
     requests,
+    scores_only,
 )
 from tests.tiny_models import make_tiny_model
 
@@ -64,9 +66,11 @@ def receive(worker: TeacherWorker, buckets: list[WeightBucket], manifest: Weight
 
 def scores_of(worker: TeacherWorker, version: Version, count: int = 8) -> list[TeacherScores]:
     rollouts = random_rollouts(count)
-    receipt, *scores = worker.score(version, 1.0, [hindsight_of(r, PROBE) for r in rollouts], *rollouts)
-    assert receipt.version == version
-    return [s for s in scores if isinstance(s, TeacherScores)]
+    answer = worker.score(version, 1.0, [hindsight_of(r, PROBE) for r in rollouts], *rollouts)
+    assert isinstance(answer[0], ScoreReceipt)
+    assert answer[0].version == version
+    assert answer[0].num_tokens == sum(len(PROBE) + len(r.response_ids) for r in rollouts)
+    return scores_only(answer)
 
 
 def same(left: list[TeacherScores], right: list[TeacherScores], tolerance: float = 0.0) -> bool:
