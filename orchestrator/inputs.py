@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from env_workers.environment import check_task
+from env_workers.worker import judge_deadline_s
 from rollout_workers.engine import check_limits, check_model_folder
 from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
-from sdpo.errors import ModelError, PromptTooLong
+from sdpo.errors import ConfigError, ModelError, PromptTooLong
 from sdpo.taskfile import load_tasks
 from sdpo.types import Int32, Task
 
@@ -29,6 +30,7 @@ class Inputs:
         heldout = load_tasks(config.tasks.heldout)[: config.tasks.max_heldout] if config.tasks.heldout else []
         for task in [*train, *heldout]:
             check_task(task)
+        _check_deadlines(config)
         check_limits(config, check_model_folder(Path(config.model.path)))
         tokenizer = load_tokenizer(config.model.path)
         _check_prompts(config, tokenizer, [*train, *heldout])
@@ -56,3 +58,12 @@ def _check_prompts(config: RunConfig, tokenizer: Any, tasks: list[Task]) -> None
         length = len(render_prompt(tokenizer, task.messages, enable_thinking=config.model.enable_thinking))
         if length > allowed:
             raise PromptTooLong(f"task {task.id}: its prompt has {length} tokens; allowed: at most {allowed}")
+
+
+def _check_deadlines(config: RunConfig) -> None:
+    """A verdict must be given the time that its limits allow it."""
+    needed_s, allowed_s = judge_deadline_s(config.env), config.deadlines.environment_s
+    if allowed_s < needed_s:
+        raise ConfigError(
+            f"deadlines.environment_s={allowed_s:g}: allowed: at least {needed_s:g} with these env limits"
+        )

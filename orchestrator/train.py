@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import os
 import signal
 import time
 from dataclasses import dataclass
@@ -63,8 +65,18 @@ def run(config: RunConfig) -> Path:
 
 
 def start_ray(config: RunConfig) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for the run's actors."""
-    ray.init(configure_logging=False, log_to_driver=False, include_dashboard=False)
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for all of the run's actors."""
+    quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+        return
+    slots = config.env.workers * config.env.env_slots
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, math.ceil(config.num_cpus)),
+        resources={"env_slot": slots} if slots else None,
+        include_dashboard=False,
+        **quiet,
+    )
 
 
 async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir) -> None:

@@ -45,7 +45,12 @@ def started(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]
     """The process, in a group of its own as a terminal would make it; killed at the end if it still runs."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            arguments, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            arguments,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     try:
         yield process

@@ -99,6 +99,13 @@ class RunConfig(Section):
         return self.model.max_model_len_tokens - self.rollout.sampling.max_response_tokens
 
     @property
+    def num_cpus(self) -> float:
+        """Ray CPUs that all actors ask for together."""
+        teachers = self.teacher.workers * self.teacher.num_cpus if self.uses_teacher else 0.0
+        others = self.rollout.workers * self.rollout.num_cpus + self.env.workers * self.env.num_cpus
+        return teachers + others + self.learner.ranks * self.learner.num_cpus
+
+    @property
     def uses_teacher(self) -> bool:
         """Whether the objective compares the student with a teacher."""
         return isinstance(self.objective, SdpoObjective)

@@ -27,7 +27,12 @@ pytestmark = pytest.mark.timeout(480)
 
 def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
     overrides = small(
-        tmp_path, steps=8, batch__tasks=16, batch__samples_per_task=8, tasks__max_heldout=48, evaluation__measure_repair="true"
+        tmp_path,
+        steps=8,
+        batch__tasks=16,
+        batch__samples_per_task=8,
+        tasks__max_heldout=48,
+        evaluation__measure_repair="true",
     )
     output = finished(command(RUN_FILE, *overrides), tmp_path / "log")
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
@@ -35,7 +40,8 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
     assert after >= before + 0.3, output
     assert records[0]["repair/pass@1"] >= 0.8
     assert f"after: {after:.3f} (95 % interval" in output
-    for name in ("config.yaml", "model/model.safetensors", "model/tokenizer.json", "checkpoints/step-000008/state.json"):
+    model, state = ("model/model.safetensors", "model/tokenizer.json"), "checkpoints/step-000008/state.json"
+    for name in ("config.yaml", *model, state):
         assert (tmp_path / "run" / name).exists(), name
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     sample = json.loads((tmp_path / "run/samples/step-000001.jsonl").read_text().splitlines()[0])
