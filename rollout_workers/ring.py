@@ -43,6 +43,7 @@ class SharedRing:
         return offset
 
     def close(self) -> None:
-        """Give the memory back. Readers that still have it mapped keep it until they unmap."""
-        self._map.close()
-        os.close(self._fd)
+        """Give the memory back, once. Readers that still have it mapped keep it until they unmap."""
+        if not self._map.closed:
+            self._map.close()
+            os.close(self._fd)

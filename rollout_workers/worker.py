@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
 import ray
 
 from rollout_workers.engine import check_limits, check_model_folder, engine_args, prepare_environment
@@ -22,7 +23,7 @@ from rollout_workers.guardian import Guardian
 from rollout_workers.loop_thread import LoopThread
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError, PromptTooLong, StageTimeout, WeightSyncError
-from sdpo.types import GenerationRequest, Rollout, RolloutHeader, Version
+from sdpo.types import GenerationRequest, Rollout, RolloutHeader, SamplingParams, Version
 from sdpo.weights import WeightAudit, WeightBucket, WeightManifest
 
 if TYPE_CHECKING:
@@ -202,7 +203,24 @@ class RolloutWorker:
         self._engine = AsyncLLM.from_engine_args(engine_args(self._config))
         await self._engine.update_weight_version(str(version))
         self._version = str(version)
+        await self._warm_up(self._engine)
         self._settled.set()
+
+    async def _warm_up(self, engine: "AsyncLLM") -> None:
+        """The first sample pays for kernels that are compiled on use, and shows that the engine works."""
+        from rollout_workers.generation import engine_sampling
+
+        request = GenerationRequest(
+            task_id="warm-up",
+            prompt_ids=np.zeros(1, np.int32),
+            sample_indices=(0,),
+            seeds=(0,),
+            sampling=SamplingParams(temperature=1.0, max_tokens=2),
+            support_size=self._config.rollout.max_logprobs,
+        )
+        prompt: Any = {"prompt_token_ids": request.prompt_ids.tolist()}
+        async for _ in engine.generate(prompt, engine_sampling(request, 0), request.task_id):
+            pass
 
     async def _sample(self, request: GenerationRequest, index: int, seed: int) -> tuple[RolloutHeader, Rollout]:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError

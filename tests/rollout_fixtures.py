@@ -81,12 +81,15 @@ def manifest_of(tally: StreamTally, version: Version, folder: Path) -> WeightMan
     )
 
 
-def publish(worker: Any, folder: Path, version: Version, bucket_bytes: int = 50_000) -> WeightAudit:
-    """Send a model folder's weights to a worker."""
+def publish(
+    worker: Any, folder: Path, version: Version, *, bucket_bytes: int = 50_000, probe_of: Path | None = None
+) -> WeightAudit:
+    """Send a model folder's weights to a worker, with the probe's log-probs of `probe_of` (the same folder if None)."""
     tally = StreamTally()
     ray.get(worker.begin_update.remote(version), timeout=60)
     for bucket in make_buckets(named_tensors(folder), bucket_bytes):
         tally.add(bucket)
         ray.get(worker.receive_bucket.remote(bucket), timeout=60)
-    audit: WeightAudit = ray.get(worker.finish_update.remote(manifest_of(tally, version, folder)), timeout=60)
+    manifest = manifest_of(tally, version, probe_of or folder)
+    audit: WeightAudit = ray.get(worker.finish_update.remote(manifest), timeout=60)
     return audit
