@@ -36,8 +36,9 @@ def test_every_key_is_in_the_reference():
 
 
 def example_in_readme(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.DOTALL)
-    return found
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.DOTALL)
+    assert len(found) == 1
+    return found[0]
 
 
 def test_run_file_in_the_readme_loads(tmp_path):
