@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from learner.scoring import ScoringModel
 from sdpo.errors import InfrastructureError, ModelError
@@ -22,6 +23,7 @@ LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 def load_causal_lm(folder: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load `folder` on CPU in `dtype`, in eval mode (no dropout). Raises `ModelError`, one line."""
     names = checkpoint_names(folder)
+    disable_progress_bar()
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
