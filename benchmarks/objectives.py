@@ -102,10 +102,10 @@ def table(results: list[dict[str, Any]]) -> str:
         step_s[objective] = statistics.fmean(r["means"]["time/step_s"] for r in rows)
         waited_s = statistics.fmean(r["means"]["time/slowest_group_wait_environment_s"] for r in rows)
         without_s[objective] = step_s[objective] - waited_s
-        after = [r["after"] for r in rows]
+        after, wall_s = [r["after"] for r in rows], statistics.fmean(r["wall_s"] for r in rows)
         lines.append(
             f"{objective:6} {len(rows):>5} {statistics.fmean(r['before'] for r in rows):>8.3f} "
-            f"{statistics.fmean(after):>8.3f} {half_width(after):>8} {statistics.fmean(r['wall_s'] for r in rows):>8.1f} "
+            f"{statistics.fmean(after):>8.3f} {half_width(after):>8} {wall_s:>8.1f} "
             f"{max(r['peak_pss_gib'] for r in rows):>6.2f} {step_s[objective]:>7.2f}"
         )
     lines.append(f"step time, SDPO over GRPO: {step_s['sdpo'] / step_s['grpo']:.2f}")
