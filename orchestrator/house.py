@@ -16,7 +16,7 @@ from env_workers.worker import EnvWorker
 from learner.messages import LearnerInfo
 from learner.teacher import TeacherWorker
 from orchestrator.fleet import Fleet, Member
-from orchestrator.learner_gang import LearnerGang
+from orchestrator.learner_gang import TORCH_ENV, LearnerGang
 from orchestrator.publish import SyncReport, WeightPublisher
 from orchestrator.waits import within
 from rollout_workers.worker import RolloutActor
@@ -157,6 +157,7 @@ class House:
             _index(name),
             num_cpus=teacher.num_cpus,
             num_gpus=teacher.num_gpus,
+            runtime_env=TORCH_ENV,
         )
 
     async def _prepare_rollout(self, member: Member) -> None:

@@ -21,6 +21,10 @@ from sdpo.types import Int32, Version
 from sdpo.weights import Stream
 
 
+TORCH_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}}
+"""Runtime environment of torch actors: threads that wait must sleep, since several actors share the cores."""
+
+
 class LearnerGang:
     """Calls every rank at once and turns a rank's death into `LearnerDied`."""
 
@@ -121,6 +125,7 @@ class LearnerGang:
                 namespace=self._namespace,
                 num_cpus=learner.num_cpus,
                 num_gpus=learner.num_gpus,
+                runtime_env=TORCH_ENV,
                 scheduling_strategy=strategy,
             )
             .remote(self._config, rank, learner.ranks)
