@@ -20,7 +20,6 @@ from sdpo.errors import LearnerDied
 from sdpo.types import Int32, Version
 from sdpo.weights import Stream
 
-
 TORCH_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}}
 """Runtime environment of torch actors: threads that wait must sleep, since several actors share the cores."""
 
