@@ -37,7 +37,7 @@ class Deadlines(Section):
     """For an actor to come up and load its model."""
     generate_s: float = Field(default=600.0, gt=0)
     """For the next finished attempt of a generation request."""
-    environment_s: float = Field(default=120.0, gt=0)
+    environment_s: float = Field(default=300.0, gt=0)
     """For one verdict."""
     score_s: float = Field(default=600.0, gt=0)
     """For the scores of one group."""
