@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing import spawn
+from torch.multiprocessing.spawn import spawn
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from env_workers.code.feedback import FEEDBACK_VERSION
 from examples.tinycoder import corpus
-from examples.tinycoder.make_tasks import build
+from examples.tinycoder.make_tasks import train_tasks
 from examples.tinycoder.pretrain import BATCH_SIZE, LEARNING_RATE, NUM_PROCESSES, new_model, pretrain
 from examples.tinycoder.tokenizer import START, train_tokenizer
 from sdpo.reprompt import TEMPLATE_VERSION
 
 FOLDER = Path(__file__).parent / "model"
-STEPS = 1500
-MAX_DISTINCT_EXAMPLES = 64_000
-LOG_EVERY_STEPS = 10
-SAVE_EVERY_STEPS = 150
+STEPS = 4000
+MAX_DISTINCT_EXAMPLES = 128_000
+LOG_EVERY_STEPS = 50
+SAVE_EVERY_STEPS = 500
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, made: dict[str, Any]) -> None:
@@ -79,13 +79,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    train, _ = build()
+    train = train_tasks()
     mix = corpus.Mix(train, arguments.seed)
     tokenizer = train_tokenizer(mix.texts())
     examples = [mix.draw(tokenizer) for _ in range(min(MAX_DISTINCT_EXAMPLES, arguments.steps * BATCH_SIZE))]
     print(f"{len(train)} tasks, {len(tokenizer)} tokens, {len(examples)} examples", flush=True)
     with TemporaryDirectory() as folder:
-        spawn(_train, (arguments, tokenizer, examples, f"{folder}/store"), NUM_PROCESSES)
+        arguments_of_each = (arguments, tokenizer, examples, f"{folder}/store")
+        spawn(_train, arguments_of_each, NUM_PROCESSES)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -41,18 +41,19 @@ def make_tasks(specs: list[Spec], wanted: dict[Kind, int], prefix: str, rng: ran
     return made
 
 
-def build(seed: int = SEED) -> tuple[list[tuple[Spec, Task]], list[tuple[Spec, Task]]]:
-    """(train, held out) with their specifications, as the files hold them."""
-    train, heldout = split_specs(seed)
-    return (
-        make_tasks(train, NUM_TRAIN, "train", random.Random(seed + 1)),
-        make_tasks(heldout, NUM_HELDOUT, "heldout", random.Random(seed + 2)),
-    )
+def train_tasks(seed: int = SEED) -> list[tuple[Spec, Task]]:
+    """The training tasks with their specifications, as the file holds them."""
+    return make_tasks(split_specs(seed)[0], NUM_TRAIN, "train", random.Random(seed + 1))
+
+
+def heldout_tasks(seed: int = SEED) -> list[tuple[Spec, Task]]:
+    """The held-out tasks with their specifications, as the file holds them."""
+    return make_tasks(split_specs(seed)[1], NUM_HELDOUT, "heldout", random.Random(seed + 2))
 
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for name, made in zip(("train", "heldout"), build(), strict=True):
+    for name, made in (("train", train_tasks()), ("heldout", heldout_tasks())):
         lines = [json.dumps(asdict(task), separators=(",", ":")) + "\n" for _, task in made]
         (FOLDER / f"{name}.jsonl").write_text("".join(lines))
         print(f"{name}: {len(lines)} tasks, {sum(map(len, lines)) / 1e6:.2f} MB")

@@ -81,7 +81,7 @@ def _sum_gradients(model: Qwen3ForCausalLM) -> None:
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([g.view(-1) for g in gradients])
     dist.all_reduce(flat)
-    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(summed.view_as(gradient))
 
 
