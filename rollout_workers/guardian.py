@@ -6,7 +6,9 @@ process that carries the actor's token in its environment is killed, and what it
 process uses the standard library only.
 """
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,6 @@ from pathlib import Path
 
 TOKEN_VARIABLE = "SDPO_ROLLOUT_TOKEN"
 SWEEP_LIMIT_S = 8.0
-TRACKER_GRACE_S = 2.0
 
 
 def marked_pids(token: str) -> list[int]:
@@ -37,14 +38,14 @@ def marked_pids(token: str) -> list[int]:
 
 
 def segments_of(pids: list[int]) -> set[Path]:
-    """Files in /dev/shm that the processes have mapped and that still have a name."""
+    """Shared memory and semaphores in /dev/shm that the processes have mapped and that still have a name."""
     segments: set[Path] = set()
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
         except OSError:  # it ended meanwhile
             continue
-        paths = (line.split(maxsplit=5)[-1] for line in lines if "/dev/shm/psm_" in line)
+        paths = (line.split(maxsplit=5)[-1] for line in lines if re.search(r"/dev/shm/(psm_|sem\.mp-)", line))
         segments.update(Path(path) for path in paths if not path.endswith("(deleted)"))
     return segments
 
@@ -57,17 +58,16 @@ def _is_resource_tracker(pid: int) -> bool:
 
 
 def sweep(token: str, scratch: Path, segments: set[Path]) -> None:
-    """Kill the marked processes; their resource trackers get a moment to do their own work first."""
-    started_s = time.monotonic()
+    """Kill the marked processes, except resource trackers: they unlink semaphores, and end with their last user."""
+    deadline_s = time.monotonic() + SWEEP_LIMIT_S
     segments |= segments_of(marked_pids(token))
-    while (pids := marked_pids(token)) and time.monotonic() - started_s < SWEEP_LIMIT_S:
-        trackers_too = time.monotonic() - started_s > TRACKER_GRACE_S
+    while time.monotonic() < deadline_s:
+        pids = [pid for pid in marked_pids(token) if not _is_resource_tracker(pid)]
+        if not pids:
+            break
         for pid in pids:
-            if trackers_too or not _is_resource_tracker(pid):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:  # it ended meanwhile
-                    continue
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
     for segment in segments:
         segment.unlink(missing_ok=True)

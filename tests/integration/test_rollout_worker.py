@@ -247,11 +247,13 @@ def kill_and_check(actor_pid: int) -> None:
         Path(child.environ()["VLLM_RPC_BASE_PATH"]) for child in marked if "VLLM_RPC_BASE_PATH" in child.environ()
     }
     segments = segments_of([child.pid for child in marked])
+    semaphores = set(Path("/dev/shm").glob("sem.mp-*"))
     assert marked
     assert scratch
     os.kill(actor_pid, signal.SIGKILL)
     assert wait_until(lambda: not any(child.is_running() for child in marked), 10), "engine processes are left"
     assert wait_until(lambda: not any(path.exists() for path in scratch | segments), 5), "files are left"
+    assert set(Path("/dev/shm").glob("sem.mp-*")) <= semaphores
 
 
 def test_killed_actor_leaves_nothing_but_its_finished_rollouts(
