@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from vllm.distributed.weight_transfer import WeightTransferEngine, WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.base import WeightTransferInitInfo, WeightTransferUpdateInfo
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 BACKEND = "shm"
@@ -56,6 +57,8 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
     def finish_weight_update(self) -> None:
         """Complete the layers and let go of the ring."""
         finalize_layerwise_reload(self.model, self.model_config)
+        if self.device.type == "cpu":
+            _repack_heads(self.model)
         self._unmap()
 
     def shutdown(self) -> None:
@@ -79,6 +82,15 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
     def _unmap(self) -> None:
         # the mapping goes with its last reference, which a view of it may still hold
         self._ring, self._ring_inode = None, None
+
+
+def _repack_heads(model: torch.nn.Module) -> None:
+    """vLLM computes with packed copies on CPU. A head that shares the embedding's weight receives none of its own in a
+    reload, so that vLLM leaves its packed copy as it was.
+    """
+    for layer in model.modules():
+        if isinstance(layer, ParallelLMHead):
+            layer.quant_method.process_weights_after_loading(layer)
 
 
 WeightTransferEngineFactory.register_engine(BACKEND, ShmWeightTransferEngine)
