@@ -19,7 +19,7 @@ PROBE_IDS = np.arange(5, 37, dtype=np.int32)
 def run_config(model: Path, **overrides: Any) -> RunConfig:
     return RunConfig.model_validate(
         {
-            "model": {"path": str(model), "max_model_len_tokens": 1024},
+            "model": {"path": str(model), "max_model_len_tokens": 1024, "dtype": "float32"},
             "rollout": {"kv_cache_gib": 0.1, "num_threads": 1},
             "hindsight": {"max_prompt_tokens": 256},
             **overrides,

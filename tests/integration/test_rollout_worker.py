@@ -91,7 +91,7 @@ def test_engine_info(started: tuple[Any, EngineInfo]) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probs_and_support_are_the_models(worker: Any, models: tuple[Path, Path], temperature: float) -> None:
-    """The reference forward is in float32, the engine computes in bfloat16: hence the tolerances."""
+    """Engine and reference compute in float32, by different kernels."""
     reference = load_reference(models[0])
     outside = 0
     for header, rollout in collect(worker, request(samples=8, temperature=temperature)).values():
@@ -111,10 +111,10 @@ def test_log_probs_and_support_are_the_models(worker: Any, models: tuple[Path, P
         assert all(len(set(row)) == 20 for row in segment.support_ids.tolist())
         assert (np.diff(segment.support_log_probs, axis=1) <= 0).all()
         at_support = np.take_along_axis(scores, segment.support_ids.astype(np.int64), 1)
-        assert np.abs(at_support - segment.support_log_probs).mean() < 0.05
-        assert np.abs(scores[np.arange(num_tokens), segment.token_ids] - segment.log_probs).mean() < 0.05
+        assert np.abs(at_support - segment.support_log_probs).max() < 1e-3
+        assert np.abs(scores[np.arange(num_tokens), segment.token_ids] - segment.log_probs).max() < 1e-3
         kth_best = np.sort(scores, axis=1)[:, -20]
-        assert (at_support.min(1) > kth_best - 0.3).all()
+        assert (at_support.min(1) > kth_best - 1e-3).all()
         is_inside = (segment.support_ids == segment.token_ids[:, None]).any(1)
         outside += int((~is_inside).sum())
         inside_scores = np.where(segment.support_ids == segment.token_ids[:, None], segment.support_log_probs, 0).sum(1)
@@ -182,7 +182,7 @@ def test_in_flight_requests_go_on_under_new_weights(worker: Any, models: tuple[P
     streams = worker.generate.remote(request(samples=8, max_tokens=900))
     assert wait_until(lambda: ray.get(worker.health.remote(), timeout=10)["running"] == 8, 20)
     audit = publish(worker, models[1], Version(incarnation=1, batch=0))
-    assert audit.max_abs_diff < 0.15
+    assert audit.max_abs_diff < 1e-3
     headers = [item for item in (ray.get(ref, timeout=120) for ref in streams) if isinstance(item, RolloutHeader)]
     assert len(headers) == 8
     assert ("0.0", "1.0") in {header.versions for header in headers}
