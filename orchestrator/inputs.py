@@ -6,6 +6,7 @@ from typing import Any
 
 from env_workers.environment import check_task
 from env_workers.worker import judge_deadline_s
+from orchestrator.task_source import TaskSource
 from rollout_workers.engine import check_limits, check_model_folder
 from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
@@ -18,15 +19,16 @@ from sdpo.types import Int32, Task
 class Inputs:
     """Loaded and checked. probe_ids int32 [P]: the prompt that audits weight updates, at most 64 tokens."""
 
-    train: list[Task]
+    source: TaskSource
     heldout: list[Task]
     tokenizer: Any
     probe_ids: Int32
 
     @classmethod
     def load(cls, config: RunConfig) -> "Inputs":
-        """Raises `ModelError`, `TaskFileError` or `PromptTooLong`, each naming what is wrong."""
+        """Raises `ConfigError`, `ModelError`, `TaskFileError` or `PromptTooLong`, each naming what is wrong."""
         train = load_tasks(config.tasks.train)
+        source = TaskSource(train, config.batch.tasks, config.tasks.seed)
         heldout = load_tasks(config.tasks.heldout)[: config.tasks.max_heldout] if config.tasks.heldout else []
         for task in [*train, *heldout]:
             check_task(task)
@@ -35,7 +37,7 @@ class Inputs:
         tokenizer = load_tokenizer(config.model.path)
         _check_prompts(config, tokenizer, [*train, *heldout])
         probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
-        return cls(train, heldout, tokenizer, probe[:64])
+        return cls(source, heldout, tokenizer, probe[:64])
 
 
 def load_tokenizer(path: str) -> Any:

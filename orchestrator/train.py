@@ -22,7 +22,6 @@ from orchestrator.metrics_log import MetricsLog
 from orchestrator.pipeline import GroupPipeline
 from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
-from orchestrator.task_source import TaskSource
 from sdpo.config import RunConfig
 from sdpo.errors import LearnerDied, RunInterrupted
 
@@ -116,9 +115,8 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
             if steps_done == 0:
                 await books.before_training()
             pipeline = GroupPipeline(config, inputs.tokenizer, house.rollouts, house.envs, house.teachers)
-            source = TaskSource(inputs.train, config.batch.tasks, config.tasks.seed)
             steps_done = await train(
-                house, pipeline, source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
+                house, pipeline, inputs.source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
             )
             await books.checkpoint(steps_done)
             await books.export()
