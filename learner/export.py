@@ -34,7 +34,7 @@ def export_model(
     writer = _ShardWriter(Path(folder), shard_bytes)
     for name, tensor in gathered(shards, dtype):
         if writes:
-            writer.add(name, tensor)
+            writer.add(name, tensor.cpu())
     if writes:
         writer.close()
     dist.barrier()

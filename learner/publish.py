@@ -15,9 +15,11 @@ RawTensor = tuple[str, str, tuple[int, ...], UInt8]
 
 
 def gathered(shards: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, full tensor on CPU in `dtype`), one at a time. A collective: every rank must run it to the end."""
+    """(name, full tensor on the learner's device in `dtype`), one at a time. A collective: run it to the end on every
+    rank.
+    """
     for name, shard in shards:
-        yield name, full_tensor(shard.detach().to(dtype)).cpu().contiguous()
+        yield name, full_tensor(shard.detach().to(dtype)).contiguous()
 
 
 def weight_buckets(
@@ -55,4 +57,4 @@ def probe_log_probs(model: ScoringModel, probe_ids: Int32, device: torch.device)
 
 def _raw(name: str, tensor: torch.Tensor) -> RawTensor:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return name, dtype, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy()
+    return name, dtype, tuple(tensor.shape), tensor.cpu().reshape(-1).view(torch.uint8).numpy()

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from learner.checkpoint import load_checkpoint, save_checkpoint
+from learner.direct import DirectSender, MasterSource, RolloutClient
 from learner.ema import WeightEma
 from learner.export import export_model
 from learner.messages import LearnerInfo, TrainRequest
@@ -34,6 +35,7 @@ class LearnerRank:
         self._config, self._rank, self._world_size = config, rank, world_size
         self._dtype = torch_dtype(config.model.dtype)
         self._teacher_is_due = False
+        self._direct: DirectSender | None = None
 
     def address(self) -> tuple[str, int]:
         """(ip, free port) of this rank's node, where the ranks will meet. Ask rank 0."""
@@ -107,6 +109,26 @@ class LearnerRank:
         if self._rank == 0:
             yield manifest_of(tally, version, probe_ids, log_probs)
 
+    def send_direct(
+        self, version: Version, probe_ids: Int32, receivers: dict[str, Any]
+    ) -> tuple[WeightManifest, dict[str, str]] | None:
+        """Send the policy by vLLM's own transfer to `receivers` (rollout actors by name), which are in an update.
+
+        The handshake is made again when they are not those of the last time. Rank 0 returns the manifest, and the
+        first line of what went wrong by receiver; the other ranks take part and return None.
+        """
+        model = self._trainer.model
+        if self._direct is None or self._direct.receivers != receivers:
+            self._leave_direct()
+            source = MasterSource(lambda: named_masters(model), self._dtype)
+            client = RolloutClient(receivers, self._config.rollout.tensor_parallel, self._config.deadlines.weights_s)
+            self._direct = DirectSender(self._config, self._rank, source, client, self.address())
+        tally, failed = self._direct.send()
+        if failed:
+            self._leave_direct()
+        log_probs = probe_log_probs(model, probe_ids, self._device)
+        return (manifest_of(tally, version, probe_ids, log_probs), failed) if self._rank == 0 else None
+
     def save(self, folder: str) -> None:
         """Write this rank's shards of a resumable checkpoint."""
         save_checkpoint(folder, self._trainer, self._ema)
@@ -117,8 +139,14 @@ class LearnerRank:
 
     def close(self) -> None:
         """Leave the gang."""
+        self._leave_direct()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+    def _leave_direct(self) -> None:
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
 
     def _join(self, master_addr: str, master_port: int) -> None:
         deadlines = self._config.deadlines

@@ -52,7 +52,7 @@ class House:
         self._open = False
         self._places = Placement(config, f"{name}-{incarnation}")
         self.gang = LearnerGang(config, self._places.namespace)
-        self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s)
+        self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
         per_engine = max(1, config.rollout.max_num_seqs // config.batch.samples_per_task)
         self.rollouts = self._fleet("rollout", config.rollout.workers, per_engine, self._prepare_rollout, background)
         self.envs = self._fleet("env", config.env.workers, JUDGEMENTS_PER_ENV_WORKER, self._prepare_env, background)
@@ -122,6 +122,10 @@ class House:
         if self.teachers is not None and stream == self._teacher_stream:
             fleets.append(self.teachers)
         return [m for fleet in fleets for m in fleet.members if m.serving]
+
+    def _is_direct(self, member: Member) -> bool:
+        """Whether vLLM's own transfer reaches this member: teachers hold torch models."""
+        return self.config.weights_backend != "ray" and member in self.rollouts.members
 
     def _fleet(self, role: str, size: int, max_load: int, prepare: Any, background: asyncio.TaskGroup) -> Fleet:
         return Fleet(

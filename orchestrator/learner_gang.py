@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -16,9 +16,9 @@ from learner.packing import plan_micro_batches
 from learner.rank import LearnerRank
 from orchestrator.waits import stream_within, within
 from sdpo.config import RunConfig
-from sdpo.errors import LearnerDied
+from sdpo.errors import LearnerDied, StageTimeout
 from sdpo.types import Int32, Version
-from sdpo.weights import Stream
+from sdpo.weights import Stream, WeightManifest
 
 TORCH_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}}
 """Runtime environment of torch actors: threads that wait must sleep, since several actors share the cores."""
@@ -96,6 +96,22 @@ class LearnerGang:
                 ):
                     if rank == 0:
                         yield ref
+
+    async def send_direct(
+        self, version: Version, probe_ids: Int32, receivers: dict[str, Any]
+    ) -> tuple[WeightManifest, dict[str, str]]:
+        """The policy by vLLM's own transfer, to rollout actors that are in an update; and what failed, by receiver.
+
+        A transfer that does not end, or not well, leaves the ranks out of step: the gang is given up.
+        """
+        timeout_s = 2 * self._config.deadlines.weights_s  # the handshake and the transfer
+        with self._deaths():
+            try:
+                answers = await self._all("send_direct", timeout_s, version, probe_ids, receivers)
+            except (StageTimeout, RayTaskError) as error:
+                raise LearnerDied(f"learner: weights were not sent: {str(error).splitlines()[-1]}") from error
+        sent: tuple[WeightManifest, dict[str, str]] = answers[0]
+        return sent
 
     async def save(self, folder: Path) -> None:
         """A sharded checkpoint of weights, optimizer, teacher and random state into `folder`."""

@@ -1,12 +1,12 @@
 """Weights from the learner to whoever serves with them: two streams, each published once per rollout batch.
 
 The orchestrator moves references only; the bytes go from the learner's node to the receivers' through the object
-store. A receiver whose update failed is reported and must not serve.
+store, or by vLLM's own transfer. A receiver whose update failed is reported and must not serve.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,9 +33,14 @@ class SyncReport:
 class WeightPublisher:
     """Sends a stream to receivers. `versions` names what each stream holds at present."""
 
-    def __init__(self, gang: LearnerGang, probe_ids: Int32, timeout_s: float) -> None:
-        """probe_ids int32 [P]: the prompt whose log-probs audit every update."""
-        self._gang, self._probe_ids, self._timeout_s = gang, probe_ids, timeout_s
+    def __init__(
+        self, gang: LearnerGang, probe_ids: Int32, timeout_s: float, is_direct: Callable[[Member], bool]
+    ) -> None:
+        """probe_ids int32 [P]: the prompt whose log-probs audit every update.
+
+        is_direct: who takes the policy by vLLM's own transfer and not as Ray objects.
+        """
+        self._gang, self._probe_ids, self._timeout_s, self._is_direct = gang, probe_ids, timeout_s, is_direct
         self.versions: dict[Stream, Version] = {}
         self.lock = asyncio.Lock()
         """Held while the learner's weights change or travel."""
@@ -43,7 +48,27 @@ class WeightPublisher:
     async def publish(self, stream: Stream, receivers: Sequence[Member]) -> SyncReport:
         """Send `stream` with `lock` held. A receiver's failure is reported, not raised."""
         report, started = SyncReport(), time.monotonic()
-        alive = {m.name: m.handle for m in receivers}
+        direct = {m.name: m.handle for m in receivers if stream == "policy" and self._is_direct(m)}
+        others = {m.name: m.handle for m in receivers if m.name not in direct}
+        audits = await self._directly(direct, report) if direct else []
+        audits += await self._in_buckets(stream, others, report) if others else []
+        report.num_bytes = audits[0].num_bytes if audits else 0
+        report.max_abs_diff = max((a.max_abs_diff for a in audits), default=0.0)
+        report.seconds = time.monotonic() - started
+        return report
+
+    async def _directly(self, alive: dict[str, Any], report: SyncReport) -> list[WeightAudit]:
+        version = self.versions["policy"]
+        await self._each(alive, report, "begin_update", version)
+        if not alive:
+            return []
+        manifest, failed = await self._gang.send_direct(version, self._probe_ids, dict(alive))
+        for name, failure in failed.items():
+            report.failed[name] = WeightSyncError(f"{name}: {failure}")
+            del alive[name]
+        return await self._each(alive, report, "finish_update", manifest)
+
+    async def _in_buckets(self, stream: Stream, alive: dict[str, Any], report: SyncReport) -> list[WeightAudit]:
         version = self.versions[stream]
         await self._each(alive, report, "begin_update", version)
         held: Any = None
@@ -51,11 +76,7 @@ class WeightPublisher:
             if held is not None:
                 await self._each(alive, report, "receive_bucket", held)
             held = ref
-        audits: list[WeightAudit] = await self._each(alive, report, "finish_update", held)
-        report.num_bytes = audits[0].num_bytes if audits else 0
-        report.max_abs_diff = max((a.max_abs_diff for a in audits), default=0.0)
-        report.seconds = time.monotonic() - started
-        return report
+        return await self._each(alive, report, "finish_update", held)
 
     async def _each(self, alive: dict[str, Any], report: SyncReport, method: str, argument: Any) -> list[Any]:
         """Call `method` on all receivers; those that fail leave `alive` and enter the report."""

@@ -66,14 +66,13 @@ def prepare_environment(config: RunConfig, scratch: Path) -> None:
     )
     if config.rollout.num_gpus == 0 and config.rollout.tensor_parallel == 1:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if config.weights_backend == "ipc":  # handles of GPU memory reach the engine's process as pickles
+        os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
 
 
 def transfer_backend(config: RunConfig) -> str:
-    """vLLM's name of the weight-transfer engine: ours ("shm") unless there are GPUs."""
-    backend = config.weights.backend
-    if backend == "auto":
-        backend = "nccl" if config.rollout.num_gpus > 0 else "ray"
-    return "shm" if backend == "ray" else backend
+    """vLLM's name of the weight-transfer engine: ours ("shm") takes what Ray brought."""
+    return "shm" if config.weights_backend == "ray" else config.weights_backend
 
 
 def engine_args(config: RunConfig) -> "AsyncEngineArgs":

@@ -1,14 +1,18 @@
-"""One weight update of an engine: pause, buckets through the shared-memory ring, finish, resume, audit.
+"""One weight update of an engine: pause, weights, finish, resume, audit.
+
+Weights come as buckets that go through the shared-memory ring, or by a transfer of vLLM's own ("nccl", "ipc").
 
 Runs on the engine's event loop. Whoever calls it treats any exception as the end of the engine: it stays paused.
 """
 
 import asyncio
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+import torch
+from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
 
 from rollout_workers.generation import probe_log_probs, probe_sampling
 from rollout_workers.ring import NUM_SLOTS, SharedRing
@@ -45,6 +49,18 @@ class EngineUpdate:
         offset = self._ring.write(bucket.index % NUM_SLOTS, bucket.data)
         await self._loaded()
         self._loading = asyncio.create_task(self._load(bucket, offset))
+
+    async def join(self, init_info: dict[str, Any]) -> None:
+        """vLLM's own transfers: leave the group of an earlier handshake and answer this one."""
+        await self._engine.collective_rpc("leave_transfer_group")
+        await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
+
+    async def receive_announced(self, update_info: dict[str, Any]) -> None:
+        """vLLM's own transfers: take the tensors that `update_info` names, which come by vLLM's wire."""
+        await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
+        named = (update_info["names"], update_info["dtype_names"], update_info["shapes"])
+        for name, dtype, shape in zip(*named, strict=True):
+            self._tally.announce(name, dtype, tuple(shape), prod(shape) * getattr(torch, dtype).itemsize)
 
     async def finish(self, manifest: WeightManifest, tolerance: float) -> WeightAudit:
         """Complete the update, resume, and compare a probe's log-probs with the sender's."""

@@ -98,3 +98,10 @@ WeightTransferEngineFactory.register_engine(BACKEND, ShmWeightTransferEngine)
 
 class EngineExtension:
     """Mixed into vLLM's worker class; naming it is what makes vLLM import this module."""
+
+    weight_transfer_engine: WeightTransferEngine | None
+
+    def leave_transfer_group(self) -> None:
+        """Let go of what an earlier handshake opened. vLLM's own call refuses to during an update."""
+        if self.weight_transfer_engine is not None:
+            self.weight_transfer_engine.shutdown()

@@ -149,17 +149,20 @@ class RolloutWorker:
 
     @_grouped("control")
     async def init_transfer(self, init_info: dict[str, Any]) -> None:
-        """vLLM's own backends (`nccl`, `ipc`): the handshake that vLLM's trainer side asks for."""
-        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
+        """vLLM's own backends (`nccl`, `ipc`): the handshake that vLLM's trainer side asks for, after `begin_update`.
 
-        request = WeightTransferInitRequest(init_info=init_info)
-        timeout_s = self._config.deadlines.weights_s
-        await self._deadline("init_transfer", timeout_s, self._running_engine().init_weight_transfer_engine(request))
+        Needed once for a set of receivers; another one replaces it.
+        """
+        await self._step("init_transfer", State.UPDATING, lambda: self._running_update().join(init_info))
 
     @_grouped("control")
     async def update_from_transfer(self, update_info: dict[str, Any]) -> None:
         """vLLM's own backends: between `begin_update` and `finish_update`, receive what `update_info` announces."""
-        await self._step("update_from_transfer", State.UPDATING, lambda: self._update_from_transfer(update_info))
+
+        def receive() -> Coroutine[Any, Any, None]:
+            return self._running_update().receive_announced(update_info)
+
+        await self._step("update_from_transfer", State.UPDATING, receive)
 
     @_grouped("health")
     async def health(self) -> dict[str, Any]:
@@ -256,11 +259,6 @@ class RolloutWorker:
         self._state = State.SERVING
         self._settled.set()
         return audit
-
-    async def _update_from_transfer(self, update_info: dict[str, Any]) -> None:
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
-        await self._running_engine().update_weights(WeightTransferUpdateRequest(update_info=update_info))
 
     async def _break(self, failure: str) -> None:
         """Never serve again: waiting samples fail, and the engine is paused."""

@@ -132,6 +132,12 @@ class StreamTally:
             self._hash.update(f"{spec.name} {spec.dtype} {spec.shape}\n".encode())
         self._hash.update(bucket.digest.encode())
 
+    def announce(self, name: str, dtype: str, shape: tuple[int, ...], num_bytes: int) -> None:
+        """Count one tensor that travels outside of buckets; its bytes are not hashed."""
+        self.num_tensors += 1
+        self.num_bytes += num_bytes
+        self._hash.update(f"{name} {dtype} {shape}\n".encode())
+
     def check(self, manifest: WeightManifest) -> None:
         """Raises `WeightSyncError` unless everything that the manifest names has arrived."""
         for key in ("num_buckets", "num_tensors", "num_bytes", "digest"):

@@ -170,8 +170,9 @@ class WeightsConfig(Section):
     """`weights`: how new weights reach engines and teachers."""
 
     backend: Literal["auto", "ray", "nccl", "ipc"] = "auto"
-    """Path of the weights into vLLM: `ray` (objects, then a shared-memory ring), `nccl` or `ipc` between GPUs."""
+    """Path of the policy's weights into vLLM: `ray` (objects, then a shared-memory ring), `nccl` between whole GPUs,
+    `ipc` on a shared one; auto: nccl if rollout workers and learner have whole GPUs, else ray."""
     bucket_bytes: int = Field(default=64 * 2**20, gt=0)
-    """Size of one bucket; two are in flight."""
+    """Size of one bucket, of Ray objects as of vLLM's own transfers; two are in flight."""
     audit_tolerance: float = Field(default=0.15, gt=0)
     """Largest difference of a probe's log-prob between engine and learner after a weight update."""

@@ -44,7 +44,7 @@ class Deadlines(Section):
     train_s: float = Field(default=900.0, gt=0)
     """For one optimizer step."""
     weights_s: float = Field(default=300.0, gt=0)
-    """For one weight bucket, and for an audit."""
+    """For one weight bucket or one whole transfer by nccl or ipc, and for an audit."""
     checkpoint_s: float = Field(default=600.0, gt=0)
     """For one checkpoint."""
 
@@ -106,6 +106,13 @@ class RunConfig(Section):
         return teachers + others + self.learner.ranks * self.learner.num_cpus
 
     @property
+    def weights_backend(self) -> Literal["ray", "nccl", "ipc"]:
+        """`weights.backend` with `auto` decided. It concerns rollout workers; teachers always take Ray objects."""
+        if self.weights.backend != "auto":
+            return self.weights.backend
+        return "nccl" if min(self.rollout.num_gpus, self.learner.num_gpus) >= 1 else "ray"
+
+    @property
     def uses_teacher(self) -> bool:
         """Whether the objective compares the student with a teacher."""
         return isinstance(self.objective, SdpoObjective)
@@ -142,6 +149,17 @@ class RunConfig(Section):
                 f"hindsight.max_prompt_tokens={self.hindsight.max_prompt_tokens}: allowed: at most {room} "
                 f"(model.max_model_len_tokens - rollout.sampling.max_response_tokens)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_path_exists(self) -> Self:
+        """NCCL refuses two processes on one GPU; IPC needs them there, and Ray shares out fractions only."""
+        for role, num_gpus in (("rollout", self.rollout.num_gpus), ("learner", self.learner.num_gpus)):
+            where = f"{role}.num_gpus={num_gpus:g} with weights.backend={self.weights.backend}"
+            if self.weights.backend == "nccl" and num_gpus < 1:
+                raise ValueError(f"{where}: allowed: at least 1, or weights.backend=ray")
+            if self.weights.backend == "ipc" and not 0 < num_gpus < 1:
+                raise ValueError(f"{where}: allowed: between 0 and 1 (a shared GPU), or weights.backend=ray")
         return self
 
     @model_validator(mode="after")

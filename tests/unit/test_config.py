@@ -175,10 +175,41 @@ def test_refused_overrides(run_file: Path, override: str, line: str) -> None:
             ["batch.min_group_size=9", "batch.samples_per_task=8"],
             "batch.min_group_size=9: allowed: at most batch.samples_per_task=8",
         ),
+        (
+            ["weights.backend=nccl", "rollout.num_gpus=1"],
+            "learner.num_gpus=0 with weights.backend=nccl: allowed: at least 1, or weights.backend=ray",
+        ),
+        (
+            ["weights.backend=nccl", "learner.num_gpus=1"],
+            "rollout.num_gpus=0 with weights.backend=nccl: allowed: at least 1, or weights.backend=ray",
+        ),
+        (
+            ["weights.backend=ipc", "rollout.num_gpus=0.5", "learner.num_gpus=1"],
+            "learner.num_gpus=1 with weights.backend=ipc: allowed: between 0 and 1 (a shared GPU), "
+            "or weights.backend=ray",
+        ),
     ],
 )
 def test_combinations_that_cannot_work(run_file: Path, overrides: list[str], line: str) -> None:
     assert error_of(run_file, *overrides) == line
+
+
+@pytest.mark.parametrize(
+    ("backend", "rollout_gpus", "learner_gpus", "path"),
+    [
+        ("auto", 0, 0, "ray"),
+        ("auto", 1, 0, "ray"),
+        ("auto", 0, 1, "ray"),
+        ("auto", 0.5, 0.5, "ray"),
+        ("auto", 2, 1, "nccl"),
+        ("ray", 1, 1, "ray"),
+        ("nccl", 1, 1, "nccl"),
+        ("ipc", 0.5, 0.4, "ipc"),
+    ],
+)
+def test_the_path_of_the_weights(backend: str, rollout_gpus: float, learner_gpus: float, path: str) -> None:
+    sections = {"rollout": {"num_gpus": rollout_gpus}, "learner": {"num_gpus": learner_gpus}}
+    assert RunConfig.model_validate(sections | {"weights": {"backend": backend}}).weights_backend == path
 
 
 def test_several_errors_are_counted(run_file: Path) -> None:

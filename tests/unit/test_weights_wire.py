@@ -122,3 +122,24 @@ def test_bytes_swapped_between_streams_are_noticed() -> None:
     old, new = list(make_buckets(make_tensors(), 64)), list(make_buckets(make_tensors()[::-1], 64))
     with pytest.raises(WeightSyncError, match="weights"):
         receive(old, manifest_for(new))
+
+
+def announced(names: tuple[str, ...]) -> StreamTally:
+    tally = StreamTally()
+    for name in names:
+        tally.announce(name, "bfloat16", (3, 4), 24)
+    return tally
+
+
+def test_tensors_outside_of_buckets_are_counted_by_name_and_order() -> None:
+    sent = announced(("a", "b"))
+    manifest = dataclasses.replace(
+        manifest_for([]), num_tensors=sent.num_tensors, num_bytes=sent.num_bytes, digest=sent.digest
+    )
+    announced(("a", "b")).check(manifest)
+    with pytest.raises(WeightSyncError, match="num_tensors is 1, the sender counted 2"):
+        announced(("a",)).check(manifest)
+    with pytest.raises(WeightSyncError, match="digest is"):
+        announced(("b", "a")).check(manifest)
+    with pytest.raises(WeightSyncError, match="num_buckets is 4"):
+        receive(list(make_buckets(make_tensors(), 64)), manifest)
