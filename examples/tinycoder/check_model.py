@@ -5,13 +5,11 @@ attempt, and when it is shown only a right program, both through the real hindsi
 """
 
 import argparse
-import json
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +22,8 @@ from examples.tinycoder.specs import fenced
 from sdpo.chat import render_prompt
 from sdpo.config import HindsightConfig
 from sdpo.reprompt import Attempt, Routing, build_hindsight
-from sdpo.types import Message, Task, Verdict
+from sdpo.taskfile import load_tasks
+from sdpo.types import Task, Verdict
 
 MAX_NEW_TOKENS = 64
 BATCH_SIZE = 64
@@ -68,15 +67,6 @@ class Sampler:
         return list(zip(texts, stopped, strict=True))
 
 
-def read_tasks(path: Path) -> list[Task]:
-    """The tasks of a JSONL file that this folder's scripts wrote."""
-    tasks = []
-    for line in path.read_text().splitlines():
-        record: dict[str, Any] = json.loads(line)
-        tasks.append(Task(**{**record, "messages": tuple(Message(**m) for m in record["messages"])}))
-    return tasks
-
-
 def measure(sample: Sampler, tasks: Sequence[Task], right_answers: dict[str, str]) -> Figures:
     """One attempt a task, then one second attempt after each kind of hindsight for every failure."""
     first = sample([render_prompt(sample.tokenizer, task.messages).tolist() for task in tasks])
@@ -117,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     right_answers = {task.id: fenced(spec.right) for spec, task in heldout_tasks()}
-    tasks = read_tasks(TASKS / "heldout.jsonl")
+    tasks = load_tasks(TASKS / "heldout.jsonl")
     tasks = random.Random(arguments.seed).sample(tasks, arguments.tasks)
     print(measure(Sampler(arguments.model, arguments.seed), tasks, right_answers))
 

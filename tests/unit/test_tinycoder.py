@@ -9,13 +9,13 @@ import pytest
 from env_workers.code.feedback import FEEDBACK_VERSION
 from env_workers.code.judge import judge_trusted
 from env_workers.code.tests import FunctionalTest, parse_tests
-from examples.tinycoder.check_model import read_tasks
 from examples.tinycoder.corpus import Mix
 from examples.tinycoder.make_tasks import FOLDER, heldout_tasks, split_specs, train_tasks
 from examples.tinycoder.specs import Spec, call, fenced, same
 from sdpo.chat import render_prompt
 from sdpo.config import HindsightConfig, RunConfig
 from sdpo.reprompt import TEMPLATE_VERSION
+from sdpo.taskfile import load_tasks
 from sdpo.types import Message, Task
 
 EXAMPLES = FOLDER.parents[1]
@@ -29,7 +29,7 @@ def made() -> tuple[Made, Made]:
 
 def test_the_files_are_what_the_script_makes(made: tuple[Made, Made]) -> None:
     for name, tasks in zip(("train", "heldout"), made, strict=True):
-        assert read_tasks(FOLDER / f"{name}.jsonl") == [task for _, task in tasks]
+        assert load_tasks(FOLDER / f"{name}.jsonl") == [task for _, task in tasks]
 
 
 def test_there_are_enough_distinct_tasks(made: tuple[Made, Made]) -> None:
