@@ -64,6 +64,20 @@ def test_two_of_everything_then_resume(tmp_path: Path) -> None:
         assert record["attempts/sampled"] == record["attempts/judged"] + record["attempts/dropped"] == 16
 
 
+def test_a_damaged_checkpoint_is_refused_in_one_line_and_stays_as_it_is(tmp_path: Path) -> None:
+    finished(command(RUN_FILE, *small(tmp_path, steps=1)), tmp_path / "log")
+    shard = next((tmp_path / "run/checkpoints/step-000001").glob("*.distcp"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    damaged = shard.read_bytes()
+    with started(command(RUN_FILE, *small(tmp_path, steps=2)), tmp_path / "log2") as process:
+        assert process.wait(240) == 2
+    line = (tmp_path / "log2").read_text().strip().splitlines()[-1]
+    assert line.startswith("sdpo: checkpoint ")
+    assert shard.name in line
+    assert shard.read_bytes() == damaged
+    assert [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
+
+
 def test_the_run_outlives_any_worker_and_leaves_nothing_of_it(tmp_path: Path) -> None:
     overrides = small(tmp_path, steps=12, env__workers=2)
     with started(command(RUN_FILE, *overrides), tmp_path / "log") as process:
