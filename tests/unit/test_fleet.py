@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator import fleet as fleet_module
 from orchestrator.fleet import Fleet, Member
 from sdpo.errors import InfrastructureError, StageTimeout
 
@@ -15,7 +14,7 @@ from sdpo.errors import InfrastructureError, StageTimeout
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Handles that the fleet killed; the actors here are plain objects."""
     gone: list[Any] = []
-    monkeypatch.setattr(fleet_module.ray, "kill", gone.append)
+    monkeypatch.setattr("ray.kill", gone.append)
     return gone
 
 
