@@ -45,7 +45,7 @@ async def train(
             groups = [await _next_group(buffer, config) for _ in range(config.batch.tasks)]
             collected = time.monotonic()
             metrics = batch_metrics(groups) | time_metrics(groups)
-            _refuse_a_broken_world(metrics["attempts/dropped_fraction"], config)
+            refuse_a_broken_world(metrics["attempts/dropped_fraction"], config)
             version = Version(incarnation=incarnation, batch=batch + 1)
             metrics |= await update(house, batch, groups, version)
             steps_done = batch + 1
@@ -92,7 +92,8 @@ async def _next_group(buffer: asyncio.Queue[Group], config: RunConfig) -> Group:
     return await within(buffer.get(), actor="producer", stage="the next group", timeout_s=longest_s)
 
 
-def _refuse_a_broken_world(dropped_fraction: float, config: RunConfig) -> None:
+def refuse_a_broken_world(dropped_fraction: float, config: RunConfig) -> None:
+    """Raises `InfrastructureError` when more of a batch was dropped than `env.max_dropped_fraction` allows."""
     if dropped_fraction > config.env.max_dropped_fraction:
         raise InfrastructureError(
             f"{dropped_fraction:.0%} of a batch's attempts were lost to infrastructure errors; "

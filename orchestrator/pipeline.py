@@ -3,6 +3,7 @@ teacher the moment its verdicts are in."""
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -34,12 +35,8 @@ class GroupPipeline:
         """Sample, judge and score one group; `version` is the one that the teacher must hold."""
         started = time.monotonic()
         group = Group(step=step, task=task, attempts=[])
-        for record in await self._sample_and_judge(step, task, group.seconds):
-            broken = record.verdict.infrastructure_error is not None
-            (group.dropped if broken else group.attempts).append(record)
-        if len(group.attempts) < self._config.batch.min_group_size:
-            group.dropped += group.attempts
-            group.attempts = []
+        drop_broken(group, await self._sample_and_judge(step, task, group.seconds), self._config.batch.min_group_size)
+        if not group.attempts:
             return group
         rewards = [a.verdict.reward or 0.0 for a in group.attempts]
         for record, advantage in zip(group.attempts, group_relative_advantages(rewards), strict=True):
@@ -118,6 +115,16 @@ class GroupPipeline:
             for record, ref in zip(records, refs, strict=True):
                 record.scores = ref
             return
+
+
+def drop_broken(group: Group, records: Sequence[AttemptRecord], min_group_size: int) -> None:
+    """Keep what was judged; a group that shrank below `min_group_size` is dropped whole, since its mean says little."""
+    for record in records:
+        broken = record.verdict.infrastructure_error is not None
+        (group.dropped if broken else group.attempts).append(record)
+    if len(group.attempts) < min_group_size:
+        group.dropped += group.attempts
+        group.attempts = []
 
 
 def training_request(config: RunConfig, tokenizer: ChatTokenizer, step: int, task: Task) -> GenerationRequest:
