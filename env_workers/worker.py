@@ -11,6 +11,7 @@ from env_workers.sandbox.lease import FAULTS_TO_BLAME, SandboxLease
 from env_workers.sandbox.protocol import Sandbox
 from sdpo.config import EnvConfig
 from sdpo.errors import ConfigError, InfrastructureError, SandboxUnavailable
+from sdpo.stacks import answer_stack_requests
 from sdpo.types import Task, Verdict
 
 
@@ -27,6 +28,7 @@ class EnvWorker:
     """
 
     def __init__(self, config: EnvConfig, name: str, owner: str = "") -> None:
+        answer_stack_requests()
         self._config, self._name, self._owner = config, name, owner
         self._lease = SandboxLease(self._make_sandbox)
         self._environments: dict[str, Environment] = {}

@@ -21,6 +21,7 @@ from learner.publish import manifest_of, probe_log_probs, weight_buckets
 from learner.step import Trainer
 from sdpo.config import EmaTeacher, FrozenTeacher, RunConfig
 from sdpo.errors import InfrastructureError
+from sdpo.stacks import answer_stack_requests
 from sdpo.types import Experience, Int32, Rollout, TeacherScores, Version
 from sdpo.weights import Stream, StreamTally, WeightBucket, WeightManifest
 
@@ -32,6 +33,7 @@ class LearnerRank:
     _ema: WeightEma | None
 
     def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
+        answer_stack_requests()
         self._config, self._rank, self._world_size = config, rank, world_size
         self._dtype = torch_dtype(config.model.dtype)
         self._teacher_is_due = False

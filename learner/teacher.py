@@ -14,6 +14,7 @@ from learner.publish import probe_log_probs
 from learner.scoring import ScoringModel, TokenLogProbs
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError, WeightSyncError
+from sdpo.stacks import answer_stack_requests
 from sdpo.types import HindsightPrompt, Rollout, TeacherScores, Version
 from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest
 
@@ -26,6 +27,7 @@ class TeacherWorker:
     _coming: Version | None
 
     def __init__(self, config: RunConfig, index: int) -> None:
+        answer_stack_requests()
         self._config, self._index = config, index
         self._version: Version | None = None
 

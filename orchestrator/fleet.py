@@ -9,10 +9,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 
+from orchestrator.stacks import dump_stacks
 from sdpo.errors import InfrastructureError, StageTimeout
 
 log = logging.getLogger(__name__)
@@ -40,13 +42,17 @@ class Fleet:
         max_load: int,
         max_restarts: int,
         lease_timeout_s: float,
+        stacks: Path,
         background: asyncio.TaskGroup,
     ) -> None:
-        """`spawn(name)` makes an actor; `prepare(member)` makes it fit to serve."""
+        """`spawn(name)` makes an actor; `prepare(member)` makes it fit to serve.
+
+        `stacks`: the folder for the stacks of members that were too late, written before they are killed.
+        """
         self.role = role
         self._spawn, self._prepare = spawn, prepare
         self._max_load, self._max_restarts, self._lease_timeout_s = max_load, max_restarts, lease_timeout_s
-        self._background = background
+        self._stacks, self._background = stacks, background
         self._changed = asyncio.Condition()
         self.members = [Member(f"{role}-{i}", spawn(f"{role}-{i}")) for i in range(size)]
 
@@ -113,6 +119,8 @@ class Fleet:
 
     async def _replace(self, member: Member, error: BaseException) -> None:
         member.restarts += 1
+        if isinstance(error, StageTimeout):
+            await asyncio.to_thread(dump_stacks, self._stacks / f"{member.name}-{member.restarts}")
         if member.restarts > self._max_restarts:
             raise InfrastructureError(f"{member.name} failed {member.restarts} times; last: {error}")
         ray.kill(member.handle)

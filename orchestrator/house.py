@@ -45,12 +45,17 @@ class House:
     """Start with `start`, leave with `close`; `sync_policy` and `sync_teacher` publish the learner's weights."""
 
     def __init__(
-        self, config: RunConfig, incarnation: int, name: str, probe_ids: Int32, background: asyncio.TaskGroup
+        self,
+        config: RunConfig,
+        incarnation: int,
+        probe_ids: Int32,
+        stacks: Path,
+        background: asyncio.TaskGroup,
     ) -> None:
         self.config = config
-        self._incarnation = incarnation
+        self._incarnation, self._stacks = incarnation, stacks
         self._open = False
-        self._places = Placement(config, f"{name}-{incarnation}")
+        self._places = Placement(config, f"{config.name}-{incarnation}")
         self.gang = LearnerGang(config, self._places.namespace)
         self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
         per_engine = max(1, config.rollout.max_num_seqs // config.batch.samples_per_task)
@@ -136,6 +141,7 @@ class House:
             max_load=max_load,
             max_restarts=self.config.max_worker_restarts,
             lease_timeout_s=self.config.deadlines.start_s + self.config.deadlines.generate_s,
+            stacks=self._stacks,
             background=background,
         )
 

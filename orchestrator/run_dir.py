@@ -4,6 +4,7 @@ config.yaml            the resolved config
 metrics.jsonl          one object a step; `tensorboard/` holds the same
 samples/step-N.jsonl   what became of single attempts
 checkpoints/step-N/    learner state after N steps, state.json last; renamed into place when complete
+stacks/                what every thread was doing when a deadline passed
 model/                 the policy at the end, in Hugging Face format
 """
 

@@ -22,8 +22,9 @@ from orchestrator.metrics_log import MetricsLog
 from orchestrator.pipeline import GroupPipeline
 from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
+from orchestrator.stacks import dump_stacks
 from sdpo.config import RunConfig
-from sdpo.errors import LearnerDied, RunInterrupted
+from sdpo.errors import LearnerDied, RunInterrupted, StageTimeout
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
     metrics_log = MetricsLog(run_dir.path, resumed_steps=steps_done, tensorboard=config.record.tensorboard)
     started = time.monotonic()
     async with asyncio.TaskGroup() as background:
-        house = House(config, incarnation, config.name, inputs.probe_ids, background)
+        house = House(config, incarnation, inputs.probe_ids, run_dir.path / "stacks", background)
         try:
             info = await house.start(checkpoint, steps_done)
             print(_who_is_up(house, info, time.monotonic() - started), flush=True)
@@ -120,6 +121,10 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
             )
             await books.checkpoint(steps_done)
             await books.export()
+        except BaseException as error:
+            if isinstance(root_cause(error), StageTimeout):
+                dump_stacks(run_dir.path / "stacks" / f"incarnation-{incarnation}")
+            raise
         finally:
             house.close()
             metrics_log.close()

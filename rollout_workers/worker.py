@@ -23,6 +23,7 @@ from rollout_workers.guardian import Guardian
 from rollout_workers.loop_thread import LoopThread
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError, PromptTooLong, StageTimeout, WeightSyncError
+from sdpo.stacks import answer_stack_requests
 from sdpo.types import GenerationRequest, Rollout, RolloutHeader, SamplingParams, Version
 from sdpo.weights import WeightAudit, WeightBucket, WeightManifest
 
@@ -69,6 +70,7 @@ class RolloutWorker:
     """
 
     def __init__(self, config: RunConfig, index: int) -> None:
+        answer_stack_requests()
         self.name = f"rollout-{index}"
         self._config = config
         self._state = State.NEW

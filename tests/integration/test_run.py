@@ -102,3 +102,15 @@ def test_ctrl_c_finishes_the_step_saves_and_leaves_nothing_running(tmp_path: Pat
     assert (tmp_path / f"run/checkpoints/step-{done:06d}/state.json").exists()
     assert f"stopped after step {done}" in (tmp_path / "log").read_text()
     assert not any("bwrap" in p.name() for p in tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE)
+
+
+def test_a_deadline_that_passes_names_the_actor_keeps_its_stacks_and_ends_the_run(tmp_path: Path) -> None:
+    overrides = small(tmp_path, deadlines__train_s=0.001, tasks__heldout="null", checkpoint__every_steps=0)
+    with started(command(RUN_FILE, *overrides), tmp_path / "log") as process:
+        assert process.wait(240) == 1, (tmp_path / "log").read_text()
+    line = (tmp_path / "log").read_text().strip().splitlines()[-1]
+    assert line == "sdpo: learner-rank0 did not finish train within 0.001 s"
+    stacks = tmp_path / "run/stacks/incarnation-1"
+    roles = {file.name.split(".")[0].split("-")[0] for file in stacks.iterdir()}
+    assert {"orchestrator", "LearnerRank", "TeacherWorker", "EnvWorker"} <= roles
+    assert all("Thread 0x" in file.read_text() for file in stacks.iterdir())

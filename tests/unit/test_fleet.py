@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,12 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def make(group: asyncio.TaskGroup, size: int, prepare: Callable[[Member], Awaitable[None]], **options: Any) -> Fleet:
-    settings = {"max_load": 1, "max_restarts": 2, "lease_timeout_s": 0.2} | options
+    settings: dict[str, Any] = {
+        "max_load": 1,
+        "max_restarts": 2,
+        "lease_timeout_s": 0.2,
+        "stacks": Path("unused"),
+    } | options
     return Fleet("env", size, spawn=lambda name: object(), prepare=prepare, background=group, **settings)
 
 
