@@ -33,7 +33,6 @@ JUDGEMENTS_PER_ENV_WORKER = 2
 class Placement:
     """Where a run's actors live: their namespace names the run and its incarnation."""
 
-    config: RunConfig
     namespace: str
 
     def spawn(self, worker: Any, name: str, *arguments: Any, **options: Any) -> Any:
@@ -42,7 +41,7 @@ class Placement:
 
 
 class House:
-    """Start with `start`, leave with `close`; `sync_policy` and `sync_teacher` publish the learner's weights."""
+    """Start with `start`, leave with `close`; `sync` publishes what the learner holds."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class House:
         self.config = config
         self._incarnation, self._stacks = incarnation, stacks
         self._open = False
-        self._places = Placement(config, f"{config.name}-{incarnation}")
+        self._places = Placement(f"{config.name}-{incarnation}")
         self.gang = LearnerGang(config, self._places.namespace)
         self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
         per_engine = max(1, config.rollout.max_num_seqs // config.batch.samples_per_task)
