@@ -1,6 +1,6 @@
 """SDPO beside GRPO on the embedded model: whole runs, several seeds, one after another on the same machine.
 
-    python -m benchmarks.objectives OUT.json [--seeds 3] [--steps N]
+    python -m benchmarks.objectives OUT.json [--seeds 0 1 2] [--steps N]
 
 For each run: wall time, peak memory (sum of PSS over all processes of the run, sampled every 2 s), held-out pass@1
 before and after, mean seconds per stage and step, seconds and bytes of a weight publication. Prints a table with
@@ -31,12 +31,12 @@ def main() -> None:
     """Run, write OUT.json, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(arguments.seeds):
+        for seed in arguments.seeds:
             for objective in RUN_FILES:
                 results.append(measure(objective, seed, Path(folder), arguments.steps))
                 print(json.dumps(results[-1]), flush=True)

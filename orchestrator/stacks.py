@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import psutil
+import ray
 
 from sdpo.stacks import REQUEST
 
@@ -22,11 +23,11 @@ def dump_stacks(folder: Path) -> None:
     with (folder / "orchestrator.txt").open("w") as file:
         faulthandler.dump_traceback(file, all_threads=True)
     asked: list[tuple[str, int, Path, int]] = []
-    for process in psutil.process_iter():
+    for process in psutil.process_iter() if ray.is_initialized() else []:
         try:
             title = " ".join(process.cmdline())
-            if title.startswith(ACTOR_TITLES):
-                log = Path(os.readlink(f"/proc/{process.pid}/fd/2"))
+            log = Path(os.readlink(f"/proc/{process.pid}/fd/2"))
+            if title.startswith(ACTOR_TITLES) and _is_ours(log) and _answers(process.pid):
                 asked.append((title.split()[0].removeprefix("ray::"), process.pid, log, log.stat().st_size))
                 process.send_signal(REQUEST)
         except (psutil.Error, OSError):  # it ended meanwhile, or is another user's
@@ -36,3 +37,15 @@ def dump_stacks(folder: Path) -> None:
         with log.open("rb") as written:
             written.seek(offset)
             (folder / f"{name}-{pid}.txt").write_bytes(written.read())
+
+
+def _is_ours(log: Path) -> bool:
+    """Ray names a worker's log worker-WORKER-JOB-PID.err."""
+    return f"-{ray.get_runtime_context().get_job_id()}-" in log.name
+
+
+def _answers(pid: int) -> bool:
+    """Whether the process handles the request: the signal would end one that does not."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    return bool(caught >> (REQUEST - 1) & 1)
