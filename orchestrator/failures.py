@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from ray.exceptions import RayActorError
+
 from sdpo.errors import LearnerDied, SdpoError, UserError
 
 _FIRST = (UserError, LearnerDied, SdpoError, Exception)
@@ -18,8 +20,10 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without Ray's remote traceback around it."""
+    """The message of an error, without Ray's remote traceback or its advice around it."""
     cause = getattr(error, "cause", None)
+    if isinstance(error, RayActorError):
+        return " ".join(str(error).split())[:300]
     return str(cause if isinstance(cause, SdpoError) else error).strip().splitlines()[-1]
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
+from orchestrator.failures import one_line
 from orchestrator.stacks import dump_stacks
-from sdpo.errors import InfrastructureError, StageTimeout
+from sdpo.errors import InfrastructureError, LearnerDied, StageTimeout
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class Fleet:
         if member.handle is not handle or not member.serving:
             return
         member.serving = False
-        log.warning("%s failed and is started again: %s", member.name, error)
+        log.warning("%s failed and is started again: %s", member.name, one_line(error))
         self._background.create_task(self._replace(member, error))
 
     def kill(self) -> None:
@@ -118,12 +120,19 @@ class Fleet:
             self._changed.notify_all()
 
     async def _replace(self, member: Member, error: BaseException) -> None:
-        member.restarts += 1
-        if isinstance(error, StageTimeout):
-            await asyncio.to_thread(dump_stacks, self._stacks / f"{member.name}-{member.restarts}")
-        if member.restarts > self._max_restarts:
-            raise InfrastructureError(f"{member.name} failed {member.restarts} times; last: {error}")
-        ray.kill(member.handle)
-        member.handle = self._spawn(f"{member.name}-r{member.restarts}")
-        member.load = 0
-        await self._admit(member)
+        """Spawn and prepare until one serves; a replacement that fails before it serves counts as a restart, too."""
+        while not member.serving:
+            member.restarts += 1
+            if isinstance(error, StageTimeout):
+                await asyncio.to_thread(dump_stacks, self._stacks / f"{member.name}-{member.restarts}")
+            if member.restarts > self._max_restarts:
+                raise InfrastructureError(f"{member.name} failed {member.restarts} times; last: {one_line(error)}")
+            ray.kill(member.handle)
+            member.handle = self._spawn(f"{member.name}-r{member.restarts}")
+            member.load = 0
+            try:
+                await self._admit(member)
+            except LearnerDied:
+                raise
+            except (RayActorError, InfrastructureError) as failure:
+                error = failure

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.failures import root_cause
 from orchestrator.fleet import Fleet, Member
-from sdpo.errors import InfrastructureError, StageTimeout
+from sdpo.errors import InfrastructureError, LearnerDied, StageTimeout
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,44 @@ def test_a_reported_member_serves_again_only_after_it_was_prepared(killed: list[
             assert fleet.num_restarts == 1
 
     asyncio.run(scenario())
+
+
+def test_a_replacement_that_fails_before_it_serves_is_replaced_again() -> None:
+    async def scenario() -> None:
+        outcomes = iter([None, InfrastructureError("stillborn"), None])
+
+        async def prepare(member: Member) -> None:
+            await asyncio.sleep(0)
+            if (failure := next(outcomes)) is not None:
+                raise failure
+
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 1, prepare)
+            await fleet.start()
+            fleet.report(fleet.members[0], fleet.members[0].handle, InfrastructureError("died"))
+            async with fleet.lease() as member:
+                assert member.restarts == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_dead_learner_is_not_taken_for_a_failed_replacement() -> None:
+    async def scenario() -> None:
+        outcomes = iter([None, LearnerDied("rank 0 is gone")])
+
+        async def prepare(member: Member) -> None:
+            await asyncio.sleep(0)
+            if (failure := next(outcomes)) is not None:
+                raise failure
+
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 1, prepare)
+            await fleet.start()
+            fleet.report(fleet.members[0], fleet.members[0].handle, InfrastructureError("died"))
+
+    with pytest.raises(BaseExceptionGroup) as failure:
+        asyncio.run(scenario())
+    assert isinstance(root_cause(failure.value), LearnerDied)
 
 
 def test_a_member_that_keeps_failing_ends_the_run() -> None:
