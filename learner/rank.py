@@ -27,7 +27,7 @@ from sdpo.weights import Stream, StreamTally, WeightBucket, WeightManifest
 
 
 class LearnerRank:
-    """Every method but `address` is collective: call it on all ranks, then wait for all of them."""
+    """Every method but `address` and `ping` is collective: call it on all ranks, then wait for all of them."""
 
     _trainer: Trainer
     _ema: WeightEma | None
@@ -72,6 +72,9 @@ class LearnerRank:
             device=str(self._device),
             dtype=self._config.model.dtype,
         )
+
+    def ping(self) -> None:
+        """Answers: the rank is alive and done with what it was asked before."""
 
     def train(self, request: TrainRequest, *objects: Rollout | TeacherScores) -> dict[str, float]:
         """One optimizer step; see `learner.messages.TrainRequest` for `objects` and `Trainer.step` for metrics.

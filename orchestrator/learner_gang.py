@@ -113,6 +113,11 @@ class LearnerGang:
         sent: tuple[WeightManifest, dict[str, str]] = answers[0]
         return sent
 
+    async def require_alive(self) -> None:
+        """Raises `LearnerDied` if a rank is gone."""
+        with self._deaths():
+            await self._all("ping", self._config.deadlines.weights_s)
+
     async def save(self, folder: Path) -> None:
         """A sharded checkpoint of weights, optimizer, teacher and random state into `folder`."""
         with self._deaths():

@@ -52,6 +52,8 @@ class WeightPublisher:
         others = {m.name: m.handle for m in receivers if m.name not in direct}
         audits = await self._directly(direct, report) if direct else []
         audits += await self._in_buckets(stream, others, report) if others else []
+        if report.failed:  # a stream that its sender did not end fails at the receivers, too
+            await self._gang.require_alive()
         report.num_bytes = audits[0].num_bytes if audits else 0
         report.max_abs_diff = max((a.max_abs_diff for a in audits), default=0.0)
         report.seconds = time.monotonic() - started
