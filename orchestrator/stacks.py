@@ -40,8 +40,9 @@ def dump_stacks(folder: Path) -> None:
 
 
 def _is_ours(log: Path) -> bool:
-    """Ray names a worker's log worker-WORKER-JOB-PID.err."""
-    return f"-{ray.get_runtime_context().get_job_id()}-" in log.name
+    """Ray names a worker's log worker-WORKER-JOB-PID.err; JOB is all f where the process was started ahead of its job."""
+    job = ray.get_runtime_context().get_job_id()
+    return any(f"-{each}-" in log.name for each in (job, "f" * len(job)))
 
 
 def _answers(pid: int) -> bool:
