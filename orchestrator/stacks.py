@@ -40,7 +40,7 @@ def dump_stacks(folder: Path) -> None:
 
 
 def _is_ours(log: Path) -> bool:
-    """Ray names a worker's log worker-WORKER-JOB-PID.err; JOB is all f where the process was started ahead of its job."""
+    """Ray names a worker's log worker-WORKER-JOB-PID.err; JOB is all f where the process is older than its job."""
     job = ray.get_runtime_context().get_job_id()
     return any(f"-{each}-" in log.name for each in (job, "f" * len(job)))
 
