@@ -8,7 +8,6 @@ process uses the standard library only.
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import uuid
 from pathlib import Path
 
 TOKEN_VARIABLE = "SDPO_ROLLOUT_TOKEN"
+SHM = Path("/dev/shm")
 SWEEP_LIMIT_S = 8.0
 
 
@@ -38,15 +38,22 @@ def marked_pids(token: str) -> list[int]:
 
 
 def segments_of(pids: list[int]) -> set[Path]:
-    """Shared memory and semaphores in /dev/shm that the processes have mapped and that still have a name."""
-    segments: set[Path] = set()
+    """Shared memory and semaphores in /dev/shm that the processes have mapped and that still have a name.
+
+    Found by inode: glibc maps a semaphore under a temporary name, which is gone by then.
+    """
+    inodes: set[int] = set()
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
         except OSError:  # it ended meanwhile
             continue
-        paths = (line.split(maxsplit=5)[-1] for line in lines if re.search(r"/dev/shm/(psm_|sem\.mp-)", line))
-        segments.update(Path(path) for path in paths if not path.endswith("(deleted)"))
+        inodes.update(int(line.split()[4]) for line in lines if "/dev/shm/" in line)
+    segments: set[Path] = set()
+    for path in (*SHM.glob("psm_*"), *SHM.glob("sem.mp-*")):
+        with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+            if path.stat().st_ino in inodes:
+                segments.add(path)
     return segments
 
 
@@ -78,8 +85,8 @@ def _watch(token: str, scratch: Path) -> None:
     if os.fork():
         os._exit(0)
     segments: set[Path] = set()
-    for _ in sys.stdin:
-        segments |= segments_of(marked_pids(token))
+    for line in sys.stdin:
+        segments |= {Path(line.strip())} | segments_of(marked_pids(token))
     sweep(token, scratch, segments)
 
 
@@ -102,9 +109,10 @@ class Guardian:
         return tuple(marked_pids(self.token))
 
     def remember_segments(self) -> None:
-        """Record the shared-memory segments of the guarded processes, so that they go even if all die at once."""
+        """Record the segments of this process and of the guarded ones, so that they go even if all die at once."""
         assert self._process.stdin is not None
-        self._process.stdin.write("scan\n")
+        found = segments_of([os.getpid(), *self.pids()])
+        self._process.stdin.write("".join(f"{segment}\n" for segment in sorted(found)))
         self._process.stdin.flush()
 
     def release(self) -> None:
