@@ -87,13 +87,7 @@ class Evaluator:
         )
 
         async def finish(header: RolloutHeader) -> Judged:
-            verdict = await judge(
-                self._envs,
-                task,
-                header,
-                max_attempts=config.env.max_attempts,
-                timeout_s=config.deadlines.environment_s,
-            )
+            verdict = await judge(self._envs, task, header, config)
             return Judged(task, header, verdict)
 
         async with asyncio.TaskGroup() as group:

@@ -4,18 +4,20 @@ from ray.exceptions import RayActorError
 
 from orchestrator.fleet import Fleet
 from orchestrator.waits import within
+from sdpo.config import RunConfig
 from sdpo.errors import StageTimeout
 from sdpo.types import FinishReason, RolloutHeader, Task, Verdict
 
 
-async def judge(fleet: Fleet, task: Task, header: RolloutHeader, *, max_attempts: int, timeout_s: float) -> Verdict:
+async def judge(fleet: Fleet, task: Task, header: RolloutHeader, config: RunConfig) -> Verdict:
     """The world's answer to one attempt.
 
-    A broken container, runner or worker is tried again elsewhere; after `max_attempts` the verdict carries
+    A broken container, runner or worker is tried again elsewhere; after `env.max_attempts` the verdict carries
     `infrastructure_error`, and the caller drops and counts the attempt.
     """
     avoid, verdict = None, _broken("never tried")
-    for _ in range(max_attempts):
+    timeout_s = config.deadlines.environment_s
+    for _ in range(config.env.max_attempts):
         async with fleet.lease(avoid=avoid) as member:
             avoid = handle = member.handle
             try:

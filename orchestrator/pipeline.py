@@ -55,13 +55,7 @@ class GroupPipeline:
         request = training_request(config, self._tokenizer, step, task)
 
         async def finish(header: Any, rollout: Any) -> AttemptRecord:
-            verdict = await judge(
-                self._envs,
-                task,
-                header,
-                max_attempts=config.env.max_attempts,
-                timeout_s=config.deadlines.environment_s,
-            )
+            verdict = await judge(self._envs, task, header, config)
             return AttemptRecord(header=header, rollout=rollout, verdict=verdict)
 
         async with asyncio.TaskGroup() as judging:

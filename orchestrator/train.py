@@ -1,7 +1,6 @@
 """A whole run: check the input, bring the house up, measure, train, save; go on by itself when the learner died."""
 
 import asyncio
-import logging
 import math
 import os
 import signal
@@ -25,8 +24,6 @@ from orchestrator.run_dir import RunDir
 from orchestrator.stacks import dump_stacks
 from sdpo.config import RunConfig
 from sdpo.errors import LearnerDied, RunInterrupted, StageTimeout
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)

@@ -72,7 +72,11 @@ async def judged(
             background=group,
         )
         await fleet.start()
-        return await judge(fleet, TASK, header(), **({"max_attempts": 3, "timeout_s": 5} | limits)), fleet
+        settings = {"max_attempts": 3, "timeout_s": 5} | limits
+        config = RunConfig.model_validate(
+            {"env": {"max_attempts": settings["max_attempts"]}, "deadlines": {"environment_s": settings["timeout_s"]}}
+        )
+        return await judge(fleet, TASK, header(), config), fleet
 
 
 def test_a_broken_worker_is_followed_by_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
