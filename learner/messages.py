@@ -1,22 +1,40 @@
 """What the orchestrator and a learner rank tell each other. Imports neither torch nor ray."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sdpo.types import Version
 
 
+Attachment = Literal["scores", "policy", "reference"]
+"""What may travel with a rollout: `TeacherScores`, `PolicyScores`, `ReferenceScores`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
-    """One optimizer step for one rank.
+    """The optimizer steps of one rollout batch for one rank.
 
-    The call carries N rollouts, then the teacher scores of those with `scored` True, in the same order.
-    `micro_batches` holds this rank's indices into the N rollouts (see `learner.packing`); every rank must be given
-    the same number of micro-batches. `step` is the rollout batch, for messages only.
+    The call carries, for each of this rank's N attempts, its rollout and then what `attached` names, in that order.
+    `mini_batches[m][j]` holds this rank's indices into the N attempts for micro-batch j of optimizer step m (see
+    `learner.packing`); every rank must be given the same numbers of both. `step` is the rollout batch, for messages
+    only.
     """
 
     step: int
     advantages: tuple[float, ...]
-    scored: tuple[bool, ...]
+    attached: tuple[tuple[Attachment, ...], ...]
+    mini_batches: tuple[tuple[tuple[int, ...], ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallRequest:
+    """One forward of the present policy over this rank's N rollouts, which the call carries.
+
+    `micro_batches` as in `TrainRequest`. The answer is a `ScoreReceipt` (its version is that of the policy), then N
+    `PolicyScores`, in order.
+    """
+
+    version: Version
     micro_batches: tuple[tuple[int, ...], ...]
 
 

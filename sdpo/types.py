@@ -193,31 +193,65 @@ class HindsightPrompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherScores:
-    """The teacher's log-probs of one attempt, at the student's support. temperature as the student's.
+class PolicyScores:
+    """The learner's own log-probs of one attempt before the first step of its batch (pi_old). temperature as sampled.
 
-    support_log_probs float32 [T, K]; tail_log_probs float32 [T], log of the mass outside the support, computed
-    over the complement; sampled_log_probs float32 [T], of the tokens that were sampled.
+    sampled_log_probs float32 [T]. support_ids int32 [T, K] is set with `support: student` only: the K most likely
+    tokens. support_log_probs float32 [T, K] and tail_log_probs float32 [T] are set for objectives that compare bins
+    with the old policy (estimator clipped_surrogate), at the ids above or else at the rollout's.
     """
 
     task_id: str
     sample_index: int
-    support_log_probs: Float32
-    tail_log_probs: Float32
     sampled_log_probs: Float32
+    support_ids: Int32 | None
+    support_log_probs: Float32 | None
+    tail_log_probs: Float32 | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherScores:
+    """The teacher's log-probs of one attempt under its hindsight prompt. temperature as the student's.
+
+    sampled_log_probs float32 [T], of the tokens that were sampled; entropy float32 [T] in nats.
+    support_log_probs float32 [T, K], normalised over the vocabulary, at the support; [T, V] with `support: full`; None
+    where the estimator needs no support. tail_log_probs float32 [T], log of the mass outside the support, computed over
+    the complement; None without support and with `support: full`.
+    support_ids int32 [T, K] is set with `support: teacher` only: the ids that the teacher chose.
+    """
+
+    task_id: str
+    sample_index: int
+    sampled_log_probs: Float32
+    entropy: Float32
+    support_ids: Int32 | None
+    support_log_probs: Float32 | None
+    tail_log_probs: Float32 | None
     version: Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceScores:
+    """The initial model's log-probs of one attempt under the attempt's own prompt: sampled_log_probs float32 [T]."""
+
+    task_id: str
+    sample_index: int
+    sampled_log_probs: Float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experience:
     """One attempt with all that the learner needs, joined by id. `advantage` is the group-relative one (GRPO).
 
-    `scores` is None for objectives without a teacher and for attempts whose hindsight mask is False.
+    `scores` is None for objectives without a teacher and for attempts whose hindsight mask is False; `policy` and
+    `reference` are None where the objective does not ask for them.
     """
 
     rollout: Rollout
-    scores: TeacherScores | None
     advantage: float
+    scores: TeacherScores | None = None
+    policy: PolicyScores | None = None
+    reference: ReferenceScores | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -1,6 +1,6 @@
 """The run file: pydantic models that import neither torch nor ray. `load_run_config` reads one."""
 
-from sdpo.config.algorithm import GrpoObjective, HindsightConfig, ObjectiveConfig, SdpoObjective
+from sdpo.config.algorithm import ClippedPolicyGradient, GrpoObjective, HindsightConfig, ObjectiveConfig, SdpoObjective
 from sdpo.config.data import (
     BatchConfig,
     EvaluationConfig,
@@ -14,10 +14,12 @@ from sdpo.config.roles import (
     FrozenTeacher,
     LearnerConfig,
     LiveTeacher,
+    LoraConfig,
     OptimizerConfig,
     RolloutConfig,
     RolloutSampling,
     TeacherConfig,
+    TrustRegionTeacher,
     WeightsConfig,
 )
 from sdpo.config.run import CheckpointConfig, Deadlines, RecordConfig, RunConfig
@@ -26,6 +28,7 @@ __all__ = [
     "BatchConfig",
     "BubblewrapSandbox",
     "CheckpointConfig",
+    "ClippedPolicyGradient",
     "Deadlines",
     "EmaTeacher",
     "EnvConfig",
@@ -35,6 +38,7 @@ __all__ = [
     "HindsightConfig",
     "LearnerConfig",
     "LiveTeacher",
+    "LoraConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
@@ -45,5 +49,6 @@ __all__ = [
     "SdpoObjective",
     "TasksConfig",
     "TeacherConfig",
+    "TrustRegionTeacher",
     "WeightsConfig",
 ]

@@ -40,6 +40,8 @@ class BatchConfig(Section):
     """Tasks per rollout batch."""
     samples_per_task: int = Field(default=8, gt=0)
     """Attempts per task (G)."""
+    mini_batch_tasks: int | None = Field(default=None, gt=0)
+    """Tasks per optimizer step; a batch is cut into mini-batches of whole groups. None: one step per batch."""
     max_staleness: Literal[0] = 0
     """How many batches old the sampling weights may be (S). 0 is synchronous and on-policy."""
     min_group_size: int = Field(default=2, gt=0)

@@ -89,7 +89,18 @@ class EmaTeacher(Section):
     kind: Literal["ema"]
     """Exponential moving average of the student, kept in float32 by the learner (paper, A.2)."""
     rate: float = Field(default=0.05, gt=0, le=1)
-    """theta' <- (1 - rate) theta' + rate theta, once per rollout batch."""
+    """theta' <- (1 - rate) theta' + rate theta."""
+    every: Literal["batch", "optimizer_step"] = "batch"
+    """When the average moves: once per rollout batch, or after each optimizer step. It is published once per batch."""
+
+
+class TrustRegionTeacher(Section):
+    """`teacher.regularisation`: between the initial weights and the student."""
+
+    kind: Literal["trust_region"]
+    """q ~ initial^(1 - rate) student^rate, normalised over the whole vocabulary, both reading the hindsight prompt."""
+    rate: float = Field(default=0.01, ge=0, le=1)
+    """Weight of the student's logits (the paper's alpha)."""
 
 
 class FrozenTeacher(Section):
@@ -106,7 +117,7 @@ class LiveTeacher(Section):
     """The current student (unregularised; diverges eventually, paper Table 4)."""
 
 
-TeacherKind = Annotated[EmaTeacher | FrozenTeacher | LiveTeacher, Field(discriminator="kind")]
+TeacherKind = Annotated[EmaTeacher | TrustRegionTeacher | FrozenTeacher | LiveTeacher, Field(discriminator="kind")]
 
 
 class TeacherConfig(Section):
@@ -117,7 +128,7 @@ class TeacherConfig(Section):
     workers: int = Field(default=1, gt=0)
     """Teacher actors."""
     tokens_per_forward: int = Field(default=8192, gt=0)
-    """Token budget (padding included) of one scoring forward."""
+    """Token budget of one packed scoring forward."""
     num_cpus: float = Field(default=0.25, ge=0)
     """Ray CPUs one teacher actor asks for."""
     num_gpus: float = Field(default=0.0, ge=0)
@@ -145,18 +156,33 @@ class OptimizerConfig(Section):
     """Global gradient clip."""
 
 
+class LoraConfig(Section):
+    """`learner.lora`: train low-rank adapters; engines and teachers get the merged weights."""
+
+    rank: int = Field(default=16, gt=0)
+    """Rank of the adapters."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Adapters are scaled by alpha / rank."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Linear layers that get an adapter, by the last part of their name; never the output layer."""
+
+
 class LearnerConfig(Section):
     """`learner`: the gang that trains."""
 
-    backend: Literal["fsdp2"] = "fsdp2"
-    """How parameters, gradients and optimizer are sharded."""
+    backend: Literal["fsdp2", "zero1", "zero2", "zero3"] = "fsdp2"
+    """How parameters, gradients and optimizer are sharded: PyTorch's FSDP2, or DeepSpeed's ZeRO stage 1, 2 or 3."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters; none: all weights are trained."""
+    gradient_checkpointing: bool = False
+    """Recompute every decoder layer in the backward pass: less memory, about a third more time."""
     ranks: int = Field(default=1, gt=0)
     """Ranks, one actor each."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW and its schedule."""
     tokens_per_micro_batch: int = Field(default=8192, gt=0)
-    """Token budget (padding included) of one micro-batch; never changes the result, only memory and speed."""
-    logits_chunk_tokens: int = Field(default=1024, gt=0)
+    """Token budget of one packed micro-batch; never changes the result, only memory and speed."""
+    logits_chunk_tokens: int = Field(default=256, gt=0)
     """Positions whose [chunk, V] logits exist at one time."""
     num_cpus: float = Field(default=0.25, ge=0)
     """Ray CPUs one learner rank asks for."""

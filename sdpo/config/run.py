@@ -1,5 +1,6 @@
 """A whole run: the sections together, and the combinations that cannot work."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -59,7 +60,7 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of the run: task order, sampling."""
     steps: int = Field(default=40, ge=0)
-    """Rollout batches to train on (one optimizer step each)."""
+    """Rollout batches to train on."""
     model: ModelConfig = ModelConfig()
     """The policy."""
     tasks: TasksConfig = TasksConfig()
@@ -101,7 +102,8 @@ class RunConfig(Section):
     @property
     def num_cpus(self) -> float:
         """Ray CPUs that all actors ask for together."""
-        teachers = self.teacher.workers * self.teacher.num_cpus if self.uses_teacher else 0.0
+        has_teachers = self.uses_teacher or self.uses_reference
+        teachers = self.teacher.workers * self.teacher.num_cpus if has_teachers else 0.0
         others = self.rollout.workers * self.rollout.num_cpus + self.env.workers * self.env.num_cpus
         return teachers + others + self.learner.ranks * self.learner.num_cpus
 
@@ -114,8 +116,31 @@ class RunConfig(Section):
 
     @property
     def uses_teacher(self) -> bool:
-        """Whether the objective compares the student with a teacher."""
+        """Whether the objective compares the student with a teacher in hindsight."""
         return isinstance(self.objective, SdpoObjective)
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the objective is anchored to the initial model."""
+        return self.objective.reference_kl > 0
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps of a complete rollout batch."""
+        return math.ceil(self.batch.tasks / (self.batch.mini_batch_tasks or self.batch.tasks))
+
+    @property
+    def needs_old_policy(self) -> bool:
+        """Whether a batch begins with one learner forward that records the policy before its first step."""
+        sdpo = self.objective if isinstance(self.objective, SdpoObjective) else None
+        looks_back = sdpo is not None and (sdpo.support == "student" or sdpo.estimator == "sequence")
+        return looks_back or self.steps_per_batch > 1
+
+    @property
+    def rollout_support_size(self) -> int:
+        """Support ids that the engine records per sampled token; 0 where another side chooses the support."""
+        sdpo = self.objective if isinstance(self.objective, SdpoObjective) else None
+        return sdpo.top_k if sdpo is not None and sdpo.needs_support and sdpo.support == "rollout" else 0
 
     @model_validator(mode="after")
     def _sampling_unfiltered(self) -> Self:
@@ -129,7 +154,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _support_fits_engine(self) -> Self:
-        if self.objective.top_k > self.rollout.max_logprobs:
+        if self.rollout_support_size > self.rollout.max_logprobs:
             raise ValueError(
                 f"objective.top_k={self.objective.top_k}: allowed: at most "
                 f"rollout.max_logprobs={self.rollout.max_logprobs}"
@@ -160,6 +185,14 @@ class RunConfig(Section):
                 raise ValueError(f"{where}: allowed: at least 1, or weights.backend=ray")
             if self.weights.backend == "ipc" and not 0 < num_gpus < 1:
                 raise ValueError(f"{where}: allowed: between 0 and 1 (a shared GPU), or weights.backend=ray")
+        return self
+
+    @model_validator(mode="after")
+    def _mini_batches_fit(self) -> Self:
+        if (self.batch.mini_batch_tasks or 1) > self.batch.tasks:
+            raise ValueError(
+                f"batch.mini_batch_tasks={self.batch.mini_batch_tasks}: allowed: at most batch.tasks={self.batch.tasks}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""Ways to shard parameters, gradients and AdamW over ranks."""
