@@ -1,7 +1,8 @@
-"""From rollouts to right-padded tensors. B sequences, S padded length, N scored positions, K support size."""
+"""From rollouts to packed tensors. B sequences, S tokens of them all, N scored positions, K support size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,44 +32,54 @@ class ScoringItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringBatch:
-    """input_ids int64 [B, S]; positions int64 [N] into the flattened [B * S] of the states that predict the
-    scored tokens; sampled_ids int64 [N]; support_ids int64 [N, K] or None; counts: scored positions per sequence.
+    """B sequences end to end in one row of S tokens, in the order of the items; none sees another.
+
+    input_ids int64 [1, S]; position_ids int64 [1, S], from 0 in every sequence; cu_seqlens int32 [B + 1], where each
+    sequence starts, and S; lengths: tokens of each sequence; positions int64 [N] into S of the states that predict
+    the scored tokens; sampled_ids int64 [N]; support_ids int64 [N, K] or None; counts: scored positions of each
+    sequence. All tensors are on one device.
     """
 
     input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    cu_seqlens: torch.Tensor
+    lengths: tuple[int, ...]
     positions: torch.Tensor
     sampled_ids: torch.Tensor
     support_ids: torch.Tensor | None
     counts: tuple[int, ...]
 
 
-def make_batch(sequences: Sequence[ScoringItem], device: torch.device) -> ScoringBatch:
-    """Right-pad with id 0. Under causal attention no real token sees the padding, so no mask is needed."""
-    longest = max(s.num_tokens for s in sequences)
-    input_ids = np.zeros((len(sequences), longest), np.int64)
-    positions = []
-    for row, s in enumerate(sequences):
-        input_ids[row, : s.num_tokens] = np.concatenate([s.context_ids, s.response_ids])
-        positions.append(row * longest + len(s.context_ids) - 1 + np.flatnonzero(s.keep))
-    supports = [s.support_ids[s.keep] for s in sequences if s.support_ids is not None]
+def make_batch(items: Sequence[ScoringItem], device: torch.device) -> ScoringBatch:
+    """Pack at least one item. The state that predicts a token is the one before it, so positions are P - 1 + t."""
+    lengths = [item.num_tokens for item in items]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    positions = [
+        start + len(item.context_ids) - 1 + np.flatnonzero(item.keep)
+        for start, item in zip(starts[:-1], items, strict=True)
+    ]
+    supports = [item.support_ids[item.keep] for item in items if item.support_ids is not None]
     return ScoringBatch(
-        input_ids=torch.from_numpy(input_ids).to(device),
-        positions=torch.from_numpy(np.concatenate(positions).astype(np.int64)).to(device),
-        sampled_ids=_ids(np.concatenate([s.response_ids[s.keep] for s in sequences]), device),
+        input_ids=_ids(np.concatenate([part for i in items for part in (i.context_ids, i.response_ids)])[None], device),
+        position_ids=_ids(np.concatenate([np.arange(length) for length in lengths])[None], device),
+        cu_seqlens=torch.from_numpy(starts.astype(np.int32)).to(device),
+        lengths=tuple(lengths),
+        positions=_ids(np.concatenate(positions), device),
+        sampled_ids=_ids(np.concatenate([item.response_ids[item.keep] for item in items]), device),
         support_ids=_ids(np.concatenate(supports), device) if supports else None,
-        counts=tuple(int(s.keep.sum()) for s in sequences),
+        counts=tuple(int(item.keep.sum()) for item in items),
     )
 
 
 def idle_batch(support_size: int, device: torch.device) -> ScoringBatch:
     """The smallest batch, for a rank that has nothing to do while others need it in their collectives."""
-    sequence = ScoringItem(
+    item = ScoringItem(
         context_ids=np.zeros(1, np.int32),
         response_ids=np.zeros(1, np.int32),
         keep=np.ones(1, np.bool_),
         support_ids=np.arange(support_size, dtype=np.int32)[None] if support_size else None,
     )
-    return make_batch([sequence], device)
+    return make_batch([item], device)
 
 
 def support_ids_of(rollout: Rollout) -> Int32:
@@ -102,5 +113,5 @@ def behaviour_log_probs_of(rollout: Rollout) -> Float32:
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def _ids(array: Int32, device: torch.device) -> torch.Tensor:
+def _ids(array: NDArray[np.integer[Any]], device: torch.device) -> torch.Tensor:
     return torch.from_numpy(array.astype(np.int64)).to(device)
