@@ -1,6 +1,8 @@
-"""SDPO beside GRPO on the embedded model: whole runs, several seeds, one after another on the same machine.
+"""Whole runs on the embedded model side by side: several seeds, one run after another on the same machine.
 
-    python -m benchmarks.objectives OUT.json [--seeds 0 1 2] [--steps N]
+    python -m benchmarks.runs {objectives,teachers} OUT.json [--seeds 0 1 2] [--steps N]
+
+objectives: SDPO and GRPO. teachers: SDPO with each way to keep the teacher near the student.
 
 For each run: wall time, peak memory (sum of PSS over all processes of the run, sampled every 2 s), held-out pass@1
 before and after, mean seconds per stage and step, seconds and bytes of a weight publication. Prints a table with
@@ -22,7 +24,14 @@ import psutil
 
 from orchestrator.metrics_log import read_metrics
 
-RUN_FILES = {"sdpo": "examples/tinycoder.yaml", "grpo": "examples/tinycoder_grpo.yaml"}
+SDPO, GRPO = "examples/tinycoder.yaml", "examples/tinycoder_grpo.yaml"
+COMPARISONS: dict[str, dict[str, list[str]]] = {
+    "objectives": {"sdpo": [SDPO], "grpo": [GRPO]},
+    "teachers": {
+        kind: [SDPO, f"teacher.regularisation.kind={kind}"] for kind in ("ema", "trust_region", "frozen", "live")
+    },
+}
+"""Comparison -> name of a variant -> run file and overrides. The last variant is the one that times are divided by."""
 SAMPLE_EVERY_S = 2.0
 T_QUANTILE_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
@@ -30,6 +39,7 @@ T_QUANTILE_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 def main() -> None:
     """Run, write OUT.json, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("comparison", choices=COMPARISONS)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int)
@@ -37,17 +47,17 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in arguments.seeds:
-            for objective in RUN_FILES:
-                results.append(measure(objective, seed, Path(folder), arguments.steps))
+            for variant, command in COMPARISONS[arguments.comparison].items():
+                results.append(measure(variant, command, seed, Path(folder), arguments.steps))
                 print(json.dumps(results[-1]), flush=True)
                 arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
 
 
-def measure(objective: str, seed: int, folder: Path, steps: int | None) -> dict[str, Any]:
+def measure(variant: str, arguments: list[str], seed: int, folder: Path, steps: int | None) -> dict[str, Any]:
     """One run in a process of its own."""
-    name = f"{objective}-{seed}"
-    command = [sys.executable, "-m", "orchestrator", "train", RUN_FILES[objective]]
+    name = f"{variant}-{seed}"
+    command = [sys.executable, "-m", "orchestrator", "train", *arguments]
     command += [f"dir={folder}", f"name={name}", f"seed={seed}", f"tasks.seed={seed}", "record.tensorboard=false"]
     command += [f"steps={steps}"] if steps else []
     started, peak = time.monotonic(), 0
@@ -65,7 +75,7 @@ def measure(objective: str, seed: int, folder: Path, steps: int | None) -> dict[
         for key in sorted({key for r in trained for key in r if key.startswith(("time/", "weights/"))})
     }
     return {
-        "objective": objective,
+        "variant": variant,
         "seed": seed,
         "steps": len(trained),
         "wall_s": round(time.monotonic() - started, 1),
@@ -94,22 +104,25 @@ def pss_bytes(pid: int) -> int:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Means over seeds, 95 % intervals (Student's t over seeds), and SDPO's step time over GRPO's."""
-    lines = [f"{'':6} {'seeds':>5} {'before':>8} {'after':>8} {'95 %':>8} {'wall s':>8} {'GiB':>6} {'step s':>7}"]
+    """Means over seeds, 95 % intervals (Student's t over seeds), and step times over the last variant's."""
+    variants = list(dict.fromkeys(r["variant"] for r in results))
+    lines = [f"{'':12} {'seeds':>5} {'before':>8} {'after':>8} {'95 %':>8} {'wall s':>8} {'GiB':>6} {'step s':>7}"]
     step_s, without_s = {}, {}
-    for objective in RUN_FILES:
-        rows = [r for r in results if r["objective"] == objective]
-        step_s[objective] = statistics.fmean(r["means"]["time/step_s"] for r in rows)
+    for variant in variants:
+        rows = [r for r in results if r["variant"] == variant]
+        step_s[variant] = statistics.fmean(r["means"]["time/step_s"] for r in rows)
         waited_s = statistics.fmean(r["means"]["time/slowest_group_wait_environment_s"] for r in rows)
-        without_s[objective] = step_s[objective] - waited_s
+        without_s[variant] = step_s[variant] - waited_s
         after, wall_s = [r["after"] for r in rows], statistics.fmean(r["wall_s"] for r in rows)
         lines.append(
-            f"{objective:6} {len(rows):>5} {statistics.fmean(r['before'] for r in rows):>8.3f} "
+            f"{variant:12} {len(rows):>5} {statistics.fmean(r['before'] for r in rows):>8.3f} "
             f"{statistics.fmean(after):>8.3f} {half_width(after):>8} {wall_s:>8.1f} "
-            f"{max(r['peak_pss_gib'] for r in rows):>6.2f} {step_s[objective]:>7.2f}"
+            f"{max(r['peak_pss_gib'] for r in rows):>6.2f} {step_s[variant]:>7.2f}"
         )
-    lines.append(f"step time, SDPO over GRPO: {step_s['sdpo'] / step_s['grpo']:.2f}")
-    lines.append(f"the same without execution: {without_s['sdpo'] / without_s['grpo']:.2f}")
+    last = variants[-1]
+    for variant in variants[:-1]:
+        ratio, without = step_s[variant] / step_s[last], without_s[variant] / without_s[last]
+        lines.append(f"step time, {variant} over {last}: {ratio:.2f}; without execution {without:.2f}")
     return "\n".join(lines)
 
 
