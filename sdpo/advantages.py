@@ -1,8 +1,13 @@
-"""Group-relative advantages (the GRPO baseline as the paper runs it). numpy only."""
+"""Advantages: group-relative (GRPO), of a whole response (sequence-level SDPO), and their mix. numpy only.
+
+Self-distillation seen as a policy gradient has the advantage A = log q - log p of a sampled token, with the teacher
+q and the student p (paper, Proposition 2.1).
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdpo.types import Float32
 
@@ -17,3 +22,28 @@ def group_relative_advantages(rewards: Sequence[float]) -> Float32:
         raise ValueError(f"rewards={list(rewards)}: a group needs at least one reward, all of them finite")
     advantages: Float32 = (values - values.mean()).astype(np.float32)
     return advantages
+
+
+def sequence_advantages(
+    teacher_log_probs_T: Float32,
+    old_log_probs_T: Float32,
+    model_mask_T: NDArray[np.bool_],
+    advantage_clip: float | None,
+) -> Float32:
+    """Mean of log q - log pi_old over the tokens that the model wrote, on each token of the response: float32 [T].
+
+    Log-probs are of the sampled tokens; each token's difference is bounded by `advantage_clip` before the mean.
+    Raises `ValueError` if the model wrote nothing.
+    """
+    if not model_mask_T.any():
+        raise ValueError(f"model_mask_T of {len(model_mask_T)} tokens: allowed: at least one token by the model")
+    gaps = (teacher_log_probs_T.astype(np.float64) - old_log_probs_T)[model_mask_T]
+    if advantage_clip is not None:
+        gaps = gaps.clip(-advantage_clip, advantage_clip)
+    return np.full(len(model_mask_T), gaps.mean(), np.float32)
+
+
+def mixed_advantages(group_relative: float, distilled_T: Float32, grpo_weight: float) -> Float32:
+    """(1 - lambda) A_SDPO + lambda A_GRPO of each token of one response, float32 [T] (paper, eq. 3)."""
+    mixed: Float32 = (grpo_weight * group_relative + (1.0 - grpo_weight) * distilled_T).astype(np.float32)
+    return mixed

@@ -1,78 +1,67 @@
-"""Per-token losses of the objectives, and their reduction (paper, section 3, equations 1, 3 and 11).
+"""Per-token losses of the objectives, and their reduction (paper, section 3, equations 1, 3, 11 and 13).
 
 N counts tokens, packed over attempts in any order. Losses are per token; the reduction is a token mean whose
 numerator and count are returned apart, so that micro-batches and ranks can be added before dividing.
+`sdpo.reference` says the same in plain loops over full logits: read that first.
 """
 
 import torch
 from torch import Tensor
 
-from sdpo.config import GrpoObjective, SdpoObjective
-from sdpo.divergence import append_tail, divergence, renormalise
-from sdpo.reference import sdpo_loss_reference
+from sdpo.config import ClippedPolicyGradient, GrpoObjective, SdpoObjective
+from sdpo.estimators import estimate
+from sdpo.importance import engine_weight, staleness_weight
+from sdpo.policy_gradient import clipped_policy_gradient, reference_kl
+from sdpo.token_targets import StudentLogProbs, TokenTargets, required
 
-__all__ = ["grpo_token_loss", "sdpo_loss_reference", "sdpo_token_loss", "token_mean", "truncated_weight"]
-
-LARGEST_LOG_RATIO = 20.0
-
-
-def _ratio(log_prob_N: Tensor, reference_N: Tensor) -> Tensor:
-    """exp of the log-prob difference, clamped so that it cannot overflow."""
-    return (log_prob_N - reference_N).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+__all__ = ["StudentLogProbs", "TokenTargets", "token_losses", "token_mean"]
 
 
-def truncated_weight(log_prob_N: Tensor, behaviour_N: Tensor, cap: float) -> Tensor:
-    """One-sided importance weight min(ratio, cap) [N], detached. Ratios below 1 are kept."""
-    return _ratio(log_prob_N.detach(), behaviour_N.detach()).clamp(max=cap)
+def token_losses(student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective | GrpoObjective) -> Tensor:
+    """The loss of each token -> [N]; only the student gets a gradient.
 
-
-def sdpo_token_loss(
-    student_support_NK: Tensor,
-    student_tail_N: Tensor,
-    teacher_support_NK: Tensor,
-    teacher_tail_N: Tensor,
-    student_sampled_N: Tensor,
-    behaviour_sampled_N: Tensor,
-    objective: SdpoObjective,
-) -> Tensor:
-    """Divergence of student and teacher over the support's bins, times the importance weight -> loss [N].
-
-    Log-probs are normalised over the whole vocabulary, at the run's temperature. The tails are used only if
-    `objective.tail`. Neither the teacher nor the weight passes a gradient on.
+    Importance weights are in it, the anchor to the initial model too. With `grpo_weight` 0 a token without teacher
+    scores gets 0 and belongs in no mean. Raises `ValueError` if a tensor that the objective needs is None.
     """
-    teacher_support_NK, teacher_tail_N = teacher_support_NK.detach(), teacher_tail_N.detach()
-    if objective.tail:
-        student_bins = append_tail(student_support_NK, student_tail_N)
-        teacher_bins = append_tail(teacher_support_NK, teacher_tail_N)
-    else:
-        student_bins, teacher_bins = renormalise(student_support_NK), renormalise(teacher_support_NK)
-    loss_N = divergence(student_bins, teacher_bins, objective.divergence, objective.js_teacher_weight)
-    if objective.is_clip is None:
+    if isinstance(objective, GrpoObjective):
+        return _anchored(_group_relative(student, targets, objective, objective.tis_clip), student, targets, objective)
+    if objective.grpo_weight == 0:
+        loss_N = _anchored(_self_distillation(student, targets, objective), student, targets, objective)
+        return torch.where(targets.has_teacher, loss_N, 0.0)
+    loss_N = objective.grpo_weight * _group_relative(student, targets, objective.grpo, objective.tis_clip)
+    if objective.grpo_weight < 1:
+        distilled_N = torch.where(targets.has_teacher, _self_distillation(student, targets, objective), 0.0)
+        loss_N = loss_N + (1.0 - objective.grpo_weight) * distilled_N
+    return _anchored(loss_N, student, targets, objective)
+
+
+def _self_distillation(student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective) -> Tensor:
+    """Estimate times importance weights [N]. The clipped surrogate corrects its bins itself (eq. 13): for staleness
+    always, for the engine where the engine's own bins are at hand."""
+    loss_N = estimate(student, targets, objective)
+    surrogate = objective.estimator == "clipped_surrogate"
+    if not surrogate:
+        loss_N = loss_N * staleness_weight(student.sampled, targets.old, objective.is_clip)
+    if surrogate and objective.support == "rollout":
         return loss_N
-    return loss_N * truncated_weight(student_sampled_N, behaviour_sampled_N, objective.is_clip)
+    return loss_N * engine_weight(student.sampled, targets.old, targets.behaviour, objective.tis_clip)
 
 
-def grpo_token_loss(
-    student_sampled_N: Tensor,
-    old_sampled_N: Tensor,
-    behaviour_sampled_N: Tensor,
-    advantage_N: Tensor,
-    objective: GrpoObjective,
+def _group_relative(
+    student: StudentLogProbs, targets: TokenTargets, clips: ClippedPolicyGradient, tis_clip: float | None
 ) -> Tensor:
-    """Clipped policy-gradient surrogate -> loss [N].
+    loss_N = clipped_policy_gradient(student.sampled, targets.old, targets.advantage, clips)
+    return loss_N * engine_weight(student.sampled, targets.old, targets.behaviour, tis_clip)
 
-    The ratio to the old policy is clipped to [1 - clip_low, 1 + clip_high]; with a negative advantage the loss is
-    bounded by dual_clip * |advantage|. The truncated weight old/behaviour corrects for the engine that sampled.
-    """
-    old_N = old_sampled_N.detach()
-    ratio_N = _ratio(student_sampled_N, old_N)
-    clipped_N = ratio_N.clamp(1.0 - objective.clip_low, 1.0 + objective.clip_high)
-    loss_N = torch.maximum(-advantage_N * ratio_N, -advantage_N * clipped_N)
-    bounded_N = torch.minimum(loss_N, -advantage_N * objective.dual_clip)
-    loss_N = torch.where(advantage_N < 0, bounded_N, loss_N)
-    if objective.tis_clip is None:
+
+def _anchored(
+    loss_N: Tensor, student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective | GrpoObjective
+) -> Tensor:
+    """The loss plus the weighted KL to the initial model."""
+    if objective.reference_kl == 0:
         return loss_N
-    return loss_N * truncated_weight(old_N, behaviour_sampled_N, objective.tis_clip)
+    anchor_N = reference_kl(student.sampled, required(targets.reference, "reference"))
+    return loss_N + objective.reference_kl * anchor_N
 
 
 def token_mean(loss: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,70 @@
+"""What the loss of packed tokens is computed from: the student's log-probs, and everything else. N tokens, K bins."""
+
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from torch import Tensor
+
+
+class StudentLogProbs(Protocol):
+    """The student's log-probs at the run's temperature, normalised over the whole vocabulary. They carry gradients."""
+
+    @property
+    def sampled(self) -> Tensor:
+        """Of the sampled tokens [N]."""
+
+    @property
+    def support(self) -> Tensor | None:
+        """At the support ids [N, K] ([N, V] with `support: full`); None where the estimator needs no support."""
+
+    @property
+    def tail(self) -> Tensor | None:
+        """Log of the mass outside the support [N]; None without support and with `support: full`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTargets:
+    """All that the loss of N tokens needs besides the student. None where the objective needs none of it.
+
+    Log-probs are at the run's temperature and normalised over the whole vocabulary; bins (support and tail) are at
+    the student's support ids. Nothing here ever gets a gradient.
+    """
+
+    behaviour: Tensor
+    """[N] the engine's log-probs of the sampled tokens."""
+    advantage: Tensor
+    """[N] the group-relative advantage."""
+    has_teacher: Tensor
+    """bool [N]: the attempt carries teacher scores; where False the teacher's rows hold zeros and are ignored."""
+    old: Tensor | None = None
+    """[N] log-probs before the batch's first step; None: this is that step, and pi_old is the student itself."""
+    teacher_sampled: Tensor | None = None
+    """[N] the teacher's log-probs of the sampled tokens."""
+    teacher_support: Tensor | None = None
+    """[N, K] the teacher's bins."""
+    teacher_tail: Tensor | None = None
+    """[N]; None with `support: full`."""
+    sequence_advantage: Tensor | None = None
+    """[N] the attempt's mean of log q - log pi_old (`sdpo.advantages.sequence_advantages`), on each of its tokens."""
+    old_support: Tensor | None = None
+    """[N, K] pi_old's bins, for `clipped_surrogate`; None: those of the student itself."""
+    old_tail: Tensor | None = None
+    """[N]."""
+    behaviour_support: Tensor | None = None
+    """[N, K] the engine's bins, for `clipped_surrogate` with `support: rollout`."""
+    behaviour_tail: Tensor | None = None
+    """[N]."""
+    reference: Tensor | None = None
+    """[N] the initial model's log-probs of the sampled tokens, for `reference_kl`."""
+
+    def part(self, rows: slice) -> "TokenTargets":
+        """The targets of tokens `rows`, as views."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return TokenTargets(**{name: None if value is None else value[rows] for name, value in values.items()})
+
+
+def required(value: Tensor | None, name: str) -> Tensor:
+    """`value`, or `ValueError` if the objective needs it and nobody computed it."""
+    if value is None:
+        raise ValueError(f"{name}=None: the objective needs it; allowed: a tensor")
+    return value
