@@ -1,7 +1,11 @@
-"""The teacher: a synchronous Ray actor that scores students' tokens under hindsight prompts. Stateless."""
+"""The teacher: a synchronous Ray actor that scores students' tokens under hindsight prompts. Stateless.
+
+It may hold two models: the current one, which its weight stream moves, and the initial one, which nothing moves.
+"""
 
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,36 +15,49 @@ from learner.messages import ScoreReceipt
 from learner.model import load_causal_lm, pick_device, torch_dtype
 from learner.packing import plan_micro_batches
 from learner.publish import probe_log_probs
-from learner.scoring import ScoringModel, TokenLogProbs
-from sdpo.config import RunConfig
+from learner.scoring import ScoreRequest, ScoringModel, TokenLogProbs, mixed_forward
+from sdpo.config import RunConfig, SdpoObjective, TrustRegionTeacher
 from sdpo.errors import InfrastructureError, WeightSyncError
 from sdpo.stacks import answer_stack_requests
-from sdpo.types import HindsightPrompt, Rollout, TeacherScores, Version
+from sdpo.types import HindsightPrompt, Int32, PolicyScores, ReferenceScores, Rollout, TeacherScores, Version
 from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest
+
+INITIAL = Version(incarnation=0, batch=0)
+"""The version of `model.path`, as the receipts of `TeacherWorker.reference` name it."""
+
+SupportMode = Literal["given", "top_k", "full"] | None
 
 
 class TeacherWorker:
-    """Holds the teacher's weights in the compute dtype and offers `sdpo.weights.WeightReceiver`."""
+    """Holds its models in the compute dtype and offers `sdpo.weights.WeightReceiver`.
 
-    _model: ScoringModel
+    EMA and live: the current model. Frozen: the initial one. Trust region: both (paper, Table 4). A reference KL needs
+    the initial one in any case.
+    """
+
+    _initial: ScoringModel | None
+    _current: ScoringModel | None
     _tally: StreamTally
     _coming: Version | None
 
     def __init__(self, config: RunConfig, index: int) -> None:
         answer_stack_requests()
         self._config, self._index = config, index
+        self._support = support_mode(config)
         self._version: Version | None = None
 
     def start(self, version: Version | None = None) -> None:
-        """Load `model.path`. `version` is what its weights count as; without one, the worker serves only after an
-        update. Raises `ModelError`, one line.
+        """Load `model.path`, twice where both models are needed. `version` is what its weights count as; without one,
+        the worker scores in hindsight only after an update. Raises `ModelError`, one line.
         """
-        torch.set_num_threads(self._config.teacher.num_threads)
-        self._device = pick_device(self._config.teacher.num_gpus)
-        hf_model = load_causal_lm(self._config.model.path, torch_dtype(self._config.model.dtype))
-        model = ScoringModel(hf_model, self._config.learner.logits_chunk_tokens)
-        self._model = model.requires_grad_(False).to(self._device)
-        self._parameters = dict(hf_model.named_parameters())
+        config = self._config
+        torch.set_num_threads(config.teacher.num_threads)
+        self._device = pick_device(config.teacher.num_gpus)
+        moves = config.teacher_stream is not None
+        mixes = isinstance(config.teacher.regularisation, TrustRegionTeacher)
+        self._current = self._load() if moves else None
+        self._initial = self._load() if not moves or mixes or config.uses_reference else None
+        self._parameters = {} if self._current is None else dict(self._current.hf_model.named_parameters())
         self._version = version
 
     def begin_update(self, version: Version) -> None:
@@ -49,7 +66,9 @@ class TeacherWorker:
         self._tally, self._absent = StreamTally(), set(self._parameters)
 
     def receive_bucket(self, bucket: WeightBucket) -> None:
-        """Copy a bucket's tensors into the model. Raises `WeightSyncError` on damage, disorder or a wrong tensor."""
+        """Copy a bucket's tensors into the current model. Raises `WeightSyncError` on damage, disorder or a wrong
+        tensor.
+        """
         self._tally.add(bucket)
         for spec in bucket.specs:
             parameter = self._parameters.get(spec.name)
@@ -61,13 +80,13 @@ class TeacherWorker:
             self._absent.remove(spec.name)
 
     def finish_update(self, manifest: WeightManifest) -> WeightAudit:
-        """Raises `WeightSyncError` unless everything arrived and the probe scores as it did at the sender."""
+        """Raises `WeightSyncError` unless everything arrived and the current model scores the probe as the sender."""
         self._tally.check(manifest)
-        if self._absent or manifest.version != self._coming:
+        if self._absent or self._current is None or manifest.version != self._coming:
             raise WeightSyncError(
                 f"teacher-{self._index}: update {self._coming} ended as {manifest.version}, absent: {len(self._absent)}"
             )
-        difference = np.abs(probe_log_probs(self._model, manifest.probe_ids, self._device) - manifest.probe_log_probs)
+        difference = np.abs(probe_log_probs(self._current, manifest.probe_ids, self._device) - manifest.probe_log_probs)
         audit = WeightAudit(
             version=manifest.version,
             num_bytes=manifest.num_bytes,
@@ -82,57 +101,142 @@ class TeacherWorker:
         return audit
 
     def score(
-        self, version: Version, temperature: float, hindsights: Sequence[HindsightPrompt], *rollouts: Rollout
+        self,
+        version: Version,
+        temperature: float,
+        hindsights: Sequence[HindsightPrompt],
+        *objects: Rollout | PolicyScores,
     ) -> list[ScoreReceipt | TeacherScores]:
         """A receipt, then the scores of each rollout's response tokens under its hindsight prompt, in order.
 
-        Raises `InfrastructureError` if the weights held are not `version` or a rollout carries no support.
+        `objects`: a rollout for each hindsight prompt; with `support: student` then as many `PolicyScores`. Raises
+        `InfrastructureError` if the weights held are not `version`, or the objects do not belong together.
         """
         if version != self._version:
             raise InfrastructureError(f"teacher-{self._index} holds weights {self._version}, asked for {version}")
+        began, count = time.perf_counter(), len(hindsights)
+        rollouts, policies = _sorted_out(objects)
+        if len(rollouts) != count or len(policies) != (count if self._config.scores_after_recall else 0):
+            raise InfrastructureError(
+                f"{count} hindsight prompts came with {len(rollouts)} rollouts and {len(policies)} policy scores"
+            )
+        for hindsight, rollout in zip(hindsights, rollouts, strict=True):
+            _require_same(hindsight, rollout)
+        supports = self._given_supports(rollouts, policies)
+        items = [_item(h.token_ids, r, s) for h, r, s in zip(hindsights, rollouts, supports, strict=True)]
+        found = self._forward(self._hindsight_models(), items, temperature, self._support)
+        scores = [_teacher_scores(r, f, version, self._support) for r, f in zip(rollouts, found, strict=True)]
+        return [_receipt(version, items, began), *scores]
+
+    def reference(self, temperature: float, *rollouts: Rollout) -> list[ScoreReceipt | ReferenceScores]:
+        """A receipt, then the initial model's log-probs of each rollout's response under the rollout's own prompt.
+
+        No update changes them; the receipt names the version `INITIAL`.
+        """
+        assert self._initial is not None, "asked for a reference in a run without reference_kl"
         began = time.perf_counter()
-        items = [_item(h, r) for h, r in zip(hindsights, rollouts, strict=True)]
-        lengths = [item.num_tokens for item in items]
-        scores: list[TeacherScores | None] = [None] * len(items)
-        (forwards,) = plan_micro_batches(lengths, 1, self._config.teacher.tokens_per_forward)
-        for indices in forwards:
-            if indices:
-                for i, found in zip(indices, self._forward([items[i] for i in indices], temperature), strict=True):
-                    scores[i] = _scores(rollouts[i], found, version)
-        receipt = ScoreReceipt(version=version, num_tokens=sum(lengths), seconds=time.perf_counter() - began)
-        return [receipt, *(s for s in scores if s is not None)]
+        items = [_item(rollout.prompt_ids, rollout, None) for rollout in rollouts]
+        found = self._forward([(self._initial, 1.0)], items, temperature, None)
+        scores = [
+            ReferenceScores(task_id=r.task_id, sample_index=r.sample_index, sampled_log_probs=f.sampled.numpy())
+            for r, f in zip(rollouts, found, strict=True)
+        ]
+        return [_receipt(INITIAL, items, began), *scores]
+
+    def _load(self) -> ScoringModel:
+        hf_model = load_causal_lm(self._config.model.path, torch_dtype(self._config.model.dtype))
+        model = ScoringModel(hf_model, self._config.learner.logits_chunk_tokens)
+        return model.requires_grad_(False).to(self._device)
+
+    def _hindsight_models(self) -> list[tuple[ScoringModel, float]]:
+        """(model, weight of its logits): q is proportional to the product of their powers."""
+        teacher = self._config.teacher.regularisation
+        if isinstance(teacher, TrustRegionTeacher):
+            shares = [(self._initial, 1 - teacher.rate), (self._current, teacher.rate)]
+        else:
+            shares = [(self._initial if self._current is None else self._current, 1.0)]
+        return [(model, share) for model, share in shares if model is not None]
+
+    def _given_supports(self, rollouts: Sequence[Rollout], policies: Sequence[PolicyScores]) -> list[Int32 | None]:
+        """int32 [T, K] each, from the policy if it chose, else from the engine; None where neither gives one."""
+        if self._support != "given":
+            return [None] * len(rollouts)
+        if not self._config.scores_after_recall:
+            return [support_ids_of(rollout) for rollout in rollouts]
+        for policy, rollout in zip(policies, rollouts, strict=True):
+            _require_same(policy, rollout)
+            if policy.support_ids is None:
+                raise InfrastructureError(f"policy scores of {policy.task_id}#{policy.sample_index} carry no support")
+        return [policy.support_ids for policy in policies]
 
     @torch.inference_mode()
-    def _forward(self, items: list[ScoringItem], temperature: float) -> list[TokenLogProbs]:
-        batch = make_batch(items, self._device)
-        together = self._model(batch.input_ids, batch.positions, batch.sampled_ids, batch.support_ids, temperature)
-        fields = [part.cpu().split(list(batch.counts)) for part in together]
-        return [TokenLogProbs(*parts) for parts in zip(*fields, strict=True)]
+    def _forward(
+        self,
+        models: Sequence[tuple[ScoringModel, float]],
+        items: Sequence[ScoringItem],
+        temperature: float,
+        support: SupportMode,
+    ) -> list[TokenLogProbs]:
+        """Per item, on the CPU. Forwards are packed; what is packed together changes nothing."""
+        found: dict[int, TokenLogProbs] = {}
+        lengths = [item.num_tokens for item in items]
+        (forwards,) = plan_micro_batches(lengths, 1, self._config.teacher.tokens_per_forward)
+        for indices in filter(None, forwards):
+            batch = make_batch([items[i] for i in indices], self._device)
+            top_k = self._config.objective.top_k if support == "top_k" else 0
+            request = ScoreRequest(batch=batch, temperature=temperature, support=support, top_k=top_k)
+            (model, _), *others = models
+            scored = mixed_forward(models, request) if others else model(request)
+            fields = [
+                [None] * len(indices) if field is None else field.cpu().split(list(batch.counts))
+                for field in scored.log_probs
+            ]
+            found |= {i: TokenLogProbs(*parts) for i, *parts in zip(indices, *fields, strict=True)}
+        return [found[i] for i in range(len(items))]
 
 
-def _item(hindsight: HindsightPrompt, rollout: Rollout) -> ScoringItem:
-    if (hindsight.task_id, hindsight.sample_index) != (rollout.task_id, rollout.sample_index):
+def support_mode(config: RunConfig) -> SupportMode:
+    """How the teacher comes by its support: not at all where the estimator looks at sampled tokens only."""
+    objective = config.objective
+    if not isinstance(objective, SdpoObjective) or not objective.needs_support:
+        return None
+    modes: dict[str, SupportMode] = {"rollout": "given", "student": "given", "teacher": "top_k", "full": "full"}
+    return modes[objective.support]
+
+
+def _sorted_out(objects: Sequence[Rollout | PolicyScores]) -> tuple[list[Rollout], list[PolicyScores]]:
+    return [o for o in objects if isinstance(o, Rollout)], [o for o in objects if isinstance(o, PolicyScores)]
+
+
+def _require_same(companion: HindsightPrompt | PolicyScores, rollout: Rollout) -> None:
+    if (companion.task_id, companion.sample_index) != (rollout.task_id, rollout.sample_index):
         raise InfrastructureError(
-            f"hindsight prompt of {hindsight.task_id}#{hindsight.sample_index} came with "
+            f"{type(companion).__name__} of {companion.task_id}#{companion.sample_index} came with "
             f"rollout {rollout.task_id}#{rollout.sample_index}"
         )
+
+
+def _item(context_ids: Int32, rollout: Rollout, support_ids: Int32 | None) -> ScoringItem:
+    """Every position of the response: what the environment wrote is scored, too, and masked in the loss."""
     response_ids = rollout.response_ids
-    return ScoringItem(
-        context_ids=hindsight.token_ids,
-        response_ids=response_ids,
-        keep=np.ones(len(response_ids), np.bool_),
-        support_ids=support_ids_of(rollout),
-    )
+    keep = np.ones(len(response_ids), np.bool_)
+    return ScoringItem(context_ids=context_ids, response_ids=response_ids, keep=keep, support_ids=support_ids)
 
 
-def _scores(rollout: Rollout, found: TokenLogProbs, version: Version) -> TeacherScores:
-    assert found.support is not None
-    assert found.tail is not None
+def _receipt(version: Version, items: Sequence[ScoringItem], began: float) -> ScoreReceipt:
+    num_tokens = sum(item.num_tokens for item in items)
+    return ScoreReceipt(version=version, num_tokens=num_tokens, seconds=time.perf_counter() - began)
+
+
+def _teacher_scores(rollout: Rollout, found: TokenLogProbs, version: Version, support: SupportMode) -> TeacherScores:
+    chosen = found.support_ids if support == "top_k" else None
     return TeacherScores(
         task_id=rollout.task_id,
         sample_index=rollout.sample_index,
-        support_log_probs=found.support.numpy(),
-        tail_log_probs=found.tail.numpy(),
         sampled_log_probs=found.sampled.numpy(),
+        entropy=found.entropy.numpy(),
+        support_ids=None if chosen is None else chosen.numpy().astype(np.int32),
+        support_log_probs=None if found.support is None else found.support.numpy(),
+        tail_log_probs=None if found.tail is None else found.tail.numpy(),
         version=version,
     )

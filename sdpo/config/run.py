@@ -102,8 +102,7 @@ class RunConfig(Section):
     @property
     def num_cpus(self) -> float:
         """Ray CPUs that all actors ask for together."""
-        has_teachers = self.uses_teacher or self.uses_reference
-        teachers = self.teacher.workers * self.teacher.num_cpus if has_teachers else 0.0
+        teachers = self.teacher.workers * self.teacher.num_cpus if self.has_teachers else 0.0
         others = self.rollout.workers * self.rollout.num_cpus + self.env.workers * self.env.num_cpus
         return teachers + others + self.learner.ranks * self.learner.num_cpus
 
@@ -123,6 +122,35 @@ class RunConfig(Section):
     def uses_reference(self) -> bool:
         """Whether the objective is anchored to the initial model."""
         return self.objective.reference_kl > 0
+
+    @property
+    def has_teachers(self) -> bool:
+        """Whether teacher actors are part of the run: for hindsight, for the reference, or for both."""
+        return self.uses_teacher or self.uses_reference
+
+    @property
+    def teacher_stream(self) -> Literal["policy", "teacher"] | None:
+        """The weights that teachers follow: the average, or the policy (live, trust region); None: never any."""
+        if not self.uses_teacher:
+            return None
+        streams: dict[str, Literal["policy", "teacher"] | None] = {
+            "ema": "teacher",
+            "live": "policy",
+            "trust_region": "policy",
+            "frozen": None,
+        }
+        return streams[self.teacher.regularisation.kind]
+
+    @property
+    def scores_after_recall(self) -> bool:
+        """Whether teachers wait for the support that the learner chooses when the batch is complete."""
+        sdpo = self.objective if isinstance(self.objective, SdpoObjective) else None
+        return sdpo is not None and sdpo.needs_support and sdpo.support == "student"
+
+    @property
+    def trains_on_unscored(self) -> bool:
+        """Whether attempts without a hindsight signal are trained on, too: by their group-relative advantage."""
+        return not isinstance(self.objective, SdpoObjective) or self.objective.grpo_weight > 0
 
     @property
     def steps_per_batch(self) -> int:
@@ -201,5 +229,16 @@ class RunConfig(Section):
             raise ValueError(
                 f"batch.min_group_size={self.batch.min_group_size}: allowed: at most "
                 f"batch.samples_per_task={self.batch.samples_per_task}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hindsight_can_differ(self) -> Self:
+        """A lone attempt has no peer to learn from."""
+        alone = self.batch.samples_per_task == 1 and self.hindsight.exclude_own_success
+        if self.uses_teacher and alone and not self.hindsight.include_feedback:
+            raise ValueError(
+                "batch.samples_per_task=1: allowed with hindsight.include_feedback=false and exclude_own_success=true: "
+                "at least 2 (no attempt would carry a signal)"
             )
         return self
