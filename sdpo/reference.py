@@ -1,55 +1,155 @@
-"""The self-distillation loss written for reading: one token at a time, in probabilities. The oracle of the tests."""
+"""The objectives written for reading: one token at a time, in probabilities, from full logits. The oracle of the tests.
+
+p is the student, q the teacher, y the sampled token; pi_old is the learner before the batch's first step, pi_roll the
+engine that sampled. `sdpo.objective` computes the same from gathered log-probs of packed tokens.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sdpo.config import SdpoObjective
+from sdpo.config import ClippedPolicyGradient, GrpoObjective, SdpoObjective
 
 
-def sdpo_loss_reference(
-    student_logits_BTV: Tensor,
-    teacher_logits_BTV: Tensor,
-    response_ids_BT: Tensor,
-    response_mask_BT: Tensor,
-    sample_mask_B: Tensor,
-    behaviour_log_probs_BT: Tensor,
-    objective: SdpoObjective,
-    temperature: float,
-    support_ids_BTK: Tensor | None = None,
-) -> Tensor:
-    """Mean loss over the tokens that both masks keep (0 if none), a scalar.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullBatch:
+    """B attempts of T tokens over a vocabulary of V. Logits at position t are those that predict token t.
 
-    Logits at position t are those that predict `response_ids[:, t]`. The support is the student's own K most
-    likely tokens unless `support_ids_BTK` gives another. The teacher's logits get no gradient.
+    Optional: `old_*` is None on the first step on these weights, where pi_old is the student without gradient.
     """
-    total, count = student_logits_BTV.sum() * 0.0, 0
-    batch, length, _ = student_logits_BTV.shape
-    for b in range(batch):
-        for t in range(length):
-            if not (sample_mask_B[b] and response_mask_BT[b, t]):
-                continue
-            p = torch.softmax(student_logits_BTV[b, t] / temperature, -1)
-            q = torch.softmax(teacher_logits_BTV[b, t].detach() / temperature, -1)
-            support = p.topk(objective.top_k).indices if support_ids_BTK is None else support_ids_BTK[b, t]
-            loss = _divergence_of_probs(_bins(p, support, objective.tail), _bins(q, support, objective.tail), objective)
-            if objective.is_clip is not None:
-                ratio = p[response_ids_BT[b, t]].detach() / behaviour_log_probs_BT[b, t].exp()
-                loss = loss * ratio.clamp(max=objective.is_clip)
-            total, count = total + loss, count + 1
+
+    student_logits: Tensor
+    """[B, T, V]."""
+    teacher_logits: Tensor
+    """[B, T, V], reading the hindsight prompt."""
+    response_ids: Tensor
+    """int64 [B, T]."""
+    response_mask: Tensor
+    """bool [B, T]: tokens that the model wrote (no padding, none of the environment's)."""
+    has_teacher: Tensor
+    """bool [B]: the teacher had something to tell about this attempt."""
+    rollout_log_probs: Tensor
+    """[B, T] log pi_roll of the sampled tokens."""
+    advantages: Tensor
+    """[B] group-relative advantage."""
+    old_log_probs: Tensor | None = None
+    """[B, T] log pi_old of the sampled tokens."""
+    support_ids: Tensor | None = None
+    """int64 [B, T, K], the engine's most likely tokens, for `support: rollout`."""
+    old_logits: Tensor | None = None
+    """[B, T, V] for `support: student` and the clipped surrogate."""
+    rollout_logits: Tensor | None = None
+    """[B, T, V] for the clipped surrogate with `support: rollout`."""
+    reference_log_probs: Tensor | None = None
+    """[B, T] log-probs of the sampled tokens under the initial model, for `reference_kl`."""
+    initial_teacher_logits: Tensor | None = None
+    """[B, T, V] for the trust-region teacher: the initial model, reading the hindsight prompt too."""
+    trust_region_rate: float = 1.0
+    """Weight of `teacher_logits` beside those."""
+
+
+def loss_from_logits(batch: FullBatch, objective: SdpoObjective | GrpoObjective, temperature: float) -> Tensor:
+    """Mean loss over the tokens that count (0 if none), a scalar. Only the student's logits get a gradient.
+
+    Tokens of the model count; with pure self-distillation only those of attempts that have a teacher.
+    """
+    pure = isinstance(objective, SdpoObjective) and objective.grpo_weight == 0
+    total, count = 0.0 * batch.student_logits.sum(), 0
+    for b, t in torch.nonzero(batch.response_mask).tolist():
+        if batch.has_teacher[b] or not pure:
+            total, count = total + _token_loss(_Token(batch, b, t, temperature), objective), count + 1
     return total / max(count, 1)
 
 
-def _bins(probs_V: Tensor, support_K: Tensor, tail: bool) -> Tensor:
-    """Probabilities [K+1] with the mass of the complement last, or [K] renormalised."""
-    inside = probs_V[support_K]
-    if not tail:
-        return inside / inside.sum()
-    outside = torch.ones_like(probs_V, dtype=torch.bool).scatter(0, support_K, False)
-    return torch.cat([inside, probs_V[outside].sum().unsqueeze(0)])
+class _Token:
+    """What one token's loss sees: distributions [V], and probabilities of y. All but the student without gradient."""
+
+    def __init__(self, batch: FullBatch, b: int, t: int, temperature: float) -> None:
+        def distribution(logits_BTV: Tensor) -> Tensor:
+            return torch.softmax(logits_BTV[b, t] / temperature, -1)
+
+        def constant(log_probs_BT: Tensor) -> Tensor:
+            return log_probs_BT[b, t].detach().exp()
+
+        self.batch, self.b, self.t, self.temperature = batch, b, t, temperature
+        self.y = int(batch.response_ids[b, t])
+        self.p = distribution(batch.student_logits)
+        self.q = distribution(batch.teacher_logits).detach()
+        if batch.initial_teacher_logits is not None:
+            q = distribution(batch.initial_teacher_logits).detach() ** (1 - batch.trust_region_rate)
+            q = q * self.q**batch.trust_region_rate
+            self.q = q / q.sum()
+        self.first_step = batch.old_log_probs is None
+        self.old_y = self.p[self.y].detach() if batch.old_log_probs is None else constant(batch.old_log_probs)
+        self.rollout_y = constant(batch.rollout_log_probs)
+        self.reference_y = None if batch.reference_log_probs is None else constant(batch.reference_log_probs)
+        self.old = self.p.detach() if batch.old_logits is None else distribution(batch.old_logits).detach()
+        self.rollout = None if batch.rollout_logits is None else distribution(batch.rollout_logits).detach()
+        self.given_support = None if batch.support_ids is None else batch.support_ids[b, t]
+        self.advantage = float(batch.advantages[b])
+        self.has_teacher = bool(batch.has_teacher[b])
 
 
-def _divergence_of_probs(p: Tensor, q: Tensor, objective: SdpoObjective) -> Tensor:
-    """Forward KL, reverse KL or the mixture of both against m = (1-a) p + a q."""
+def _token_loss(token: _Token, objective: SdpoObjective | GrpoObjective) -> Tensor:
+    """lambda GRPO + (1 - lambda) SDPO + beta KL to the initial model."""
+    if isinstance(objective, GrpoObjective):
+        loss = _group_relative(token, objective, objective.tis_clip)
+    else:
+        loss = objective.grpo_weight * _group_relative(token, objective.grpo, objective.tis_clip)
+        if token.has_teacher:
+            loss = loss + (1 - objective.grpo_weight) * _self_distillation(token, objective)
+    if token.reference_y is not None:
+        ratio = token.reference_y / token.p[token.y]
+        loss = loss + objective.reference_kl * (ratio - 1 - torch.log(ratio))
+    return loss
+
+
+def _group_relative(token: _Token, clips: ClippedPolicyGradient, tis_clip: float | None) -> Tensor:
+    """Clipped policy gradient: an attempt that did well is pushed up to a bound, one that did badly down to another."""
+    ratio = token.p[token.y] / token.old_y
+    if token.advantage >= 0:
+        bounded = ratio.clamp(max=1 + clips.clip_high)
+    else:
+        bounded = ratio.clamp(min=1 - clips.clip_low, max=clips.dual_clip)
+    return -token.advantage * bounded * _capped(token.old_y / token.rollout_y, tis_clip)
+
+
+def _self_distillation(token: _Token, objective: SdpoObjective) -> Tensor:
+    """One of the four estimates, times the two importance weights."""
+    staleness = 1.0 if token.first_step else _capped(token.p[token.y].detach() / token.old_y, objective.is_clip)
+    engine = _capped(token.old_y / token.rollout_y, objective.tis_clip)
+    if objective.estimator == "support":
+        return _support_divergence(token, objective) * staleness * engine
+    if objective.estimator == "sampled_token":
+        advantage = _advantage(token.p[token.y], token.q[token.y], objective)
+        return -advantage * torch.log(token.p[token.y]) * staleness * engine
+    if objective.estimator == "sequence":
+        return -_mean_advantage(token, objective) * torch.log(token.p[token.y]) * staleness * engine
+    return _clipped_surrogate(token, objective) * (1.0 if objective.support == "rollout" else engine)
+
+
+def _capped(ratio: Tensor, cap: float | None) -> Tensor | float:
+    return 1.0 if cap is None else ratio.clamp(max=cap)
+
+
+def _advantage(p: Tensor, q: Tensor, objective: SdpoObjective) -> Tensor:
+    """log(q / p) as a number, bounded by `advantage_clip`."""
+    bound = float("inf") if objective.advantage_clip is None else objective.advantage_clip
+    return torch.log(q / p).detach().clamp(-bound, bound)
+
+
+def _mean_advantage(token: _Token, objective: SdpoObjective) -> Tensor:
+    """Mean of log(q / pi_old) over the sampled tokens of the attempt."""
+    written = torch.nonzero(token.batch.response_mask[token.b]).flatten().tolist()
+    others = [_Token(token.batch, token.b, t, token.temperature) for t in written]
+    return torch.stack([_advantage(o.old_y, o.q[o.y], objective) for o in others]).mean()
+
+
+def _support_divergence(token: _Token, objective: SdpoObjective) -> Tensor:
+    p, q = (_bins(x, token, objective) for x in (token.p, token.q))
+    if objective.advantage_clip is not None:
+        return -(p * _advantage(p, q, objective)).sum()
     if objective.divergence == "forward_kl":
         return _kl(q, p)
     if objective.divergence == "reverse_kl":
@@ -63,3 +163,36 @@ def _kl(a: Tensor, b: Tensor) -> Tensor:
     """Sum of a log(a/b) over the bins where a has mass."""
     inside = a > 0
     return (a[inside] * torch.log(a[inside] / b[inside])).sum()
+
+
+def _clipped_surrogate(token: _Token, objective: SdpoObjective) -> Tensor:
+    """Paper, eq. 13: the policy gradient of every bin, with the ratio to pi_old clipped as PPO does."""
+    p, q, old = (_bins(x, token, objective) for x in (token.p, token.q, token.old))
+    weight = old
+    if objective.support == "rollout" and objective.tis_clip is not None:
+        assert token.rollout is not None
+        weight = torch.minimum(old, objective.tis_clip * _bins(token.rollout, token, objective))
+    loss = torch.zeros((), dtype=p.dtype)
+    for v in range(len(p)):
+        advantage, ratio = _advantage(p[v], q[v], objective), p[v] / old[v]
+        if advantage >= 0:
+            bounded = ratio.clamp(max=1 + objective.surrogate_clip_high)
+        else:
+            bounded = ratio.clamp(min=1 - objective.surrogate_clip_low)
+        loss = loss - weight[v] * bounded * advantage
+    return loss
+
+
+def _bins(probs_V: Tensor, token: _Token, objective: SdpoObjective) -> Tensor:
+    """Probabilities of the support's tokens and of all others together; or of the support alone, renormalised."""
+    if objective.support == "full":
+        return probs_V
+    support = token.given_support
+    if objective.support != "rollout":
+        support = (token.old if objective.support == "student" else token.q).topk(objective.top_k).indices
+    assert support is not None
+    inside = probs_V[support]
+    if not objective.tail:
+        return inside / inside.sum()
+    outside = [v for v in range(len(probs_V)) if v not in support.tolist()]
+    return torch.cat([inside, probs_V[outside].sum().unsqueeze(0)])
