@@ -5,11 +5,14 @@ q and the student p (paper, Proposition 2.1).
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdpo.types import Float32
+
+Float = TypeVar("Float", bound=np.floating)
 
 
 def group_relative_advantages(rewards: Sequence[float]) -> Float32:
@@ -25,12 +28,12 @@ def group_relative_advantages(rewards: Sequence[float]) -> Float32:
 
 
 def sequence_advantages(
-    teacher_log_probs_T: Float32,
-    old_log_probs_T: Float32,
+    teacher_log_probs_T: NDArray[Float],
+    old_log_probs_T: NDArray[Float],
     model_mask_T: NDArray[np.bool_],
     advantage_clip: float | None,
-) -> Float32:
-    """Mean of log q - log pi_old over the tokens that the model wrote, on each token of the response: float32 [T].
+) -> NDArray[Float]:
+    """Mean of log q - log pi_old over the tokens that the model wrote, on each token of the response: [T], dtype kept.
 
     Log-probs are of the sampled tokens; each token's difference is bounded by `advantage_clip` before the mean.
     Raises `ValueError` if the model wrote nothing.
@@ -40,10 +43,10 @@ def sequence_advantages(
     gaps = (teacher_log_probs_T.astype(np.float64) - old_log_probs_T)[model_mask_T]
     if advantage_clip is not None:
         gaps = gaps.clip(-advantage_clip, advantage_clip)
-    return np.full(len(model_mask_T), gaps.mean(), np.float32)
+    return np.full(len(model_mask_T), gaps.mean(), teacher_log_probs_T.dtype)
 
 
-def mixed_advantages(group_relative: float, distilled_T: Float32, grpo_weight: float) -> Float32:
-    """(1 - lambda) A_SDPO + lambda A_GRPO of each token of one response, float32 [T] (paper, eq. 3)."""
-    mixed: Float32 = (grpo_weight * group_relative + (1.0 - grpo_weight) * distilled_T).astype(np.float32)
+def mixed_advantages(group_relative: float, distilled_T: NDArray[Float], grpo_weight: float) -> NDArray[Float]:
+    """lambda A_GRPO + (1 - lambda) A_SDPO of each token of one response: [T], dtype kept (paper, eq. 3)."""
+    mixed: NDArray[Float] = (grpo_weight * group_relative + (1.0 - grpo_weight) * distilled_T).astype(distilled_T.dtype)
     return mixed
