@@ -11,6 +11,7 @@ from rollout_workers.engine import check_limits, check_model_folder
 from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, ModelError, PromptTooLong
+from sdpo.reprompt import frame_length
 from sdpo.taskfile import load_tasks
 from sdpo.types import Int32, Task
 
@@ -35,7 +36,7 @@ class Inputs:
         _check_deadlines(config)
         check_limits(config, check_model_folder(Path(config.model.path)))
         tokenizer = load_tokenizer(config.model.path)
-        _check_prompts(config, tokenizer, [*train, *heldout])
+        _check_prompts(config, tokenizer, train, heldout)
         probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
         return cls(source, heldout, tokenizer, probe[:64])
 
@@ -53,13 +54,22 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def _check_prompts(config: RunConfig, tokenizer: Any, tasks: list[Task]) -> None:
-    """Refuse tasks whose prompt would not fit, before anything is started."""
-    allowed = min(config.max_prompt_tokens, config.hindsight.max_prompt_tokens if config.uses_teacher else 10**9)
-    for task in tasks:
-        length = len(render_prompt(tokenizer, task.messages, enable_thinking=config.model.enable_thinking))
+def _check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout: list[Task]) -> None:
+    """Refuse tasks whose prompt, or whose hindsight prompt at its shortest, would not fit, before anything starts."""
+    thinking, allowed = config.model.enable_thinking, config.max_prompt_tokens
+    for task in [*train, *heldout]:
+        length = len(render_prompt(tokenizer, task.messages, enable_thinking=thinking))
         if length > allowed:
             raise PromptTooLong(f"task {task.id}: its prompt has {length} tokens; allowed: at most {allowed}")
+    allowed = config.hindsight.max_prompt_tokens
+    in_hindsight = train if config.uses_teacher else []
+    for task in [*in_hindsight, *(heldout if config.evaluation.measure_repair else [])]:
+        length = frame_length(task, tokenizer, config.hindsight, enable_thinking=thinking)
+        if length > allowed:
+            raise PromptTooLong(
+                f"task {task.id}: the question and the hindsight template take {length} tokens; "
+                f"allowed: at most hindsight.max_prompt_tokens={allowed}"
+            )
 
 
 def _check_deadlines(config: RunConfig) -> None:

@@ -50,6 +50,7 @@ def _describe(group: Group, attempt: AttemptRecord, tokenizer: Any, timeout_s: f
             "used_feedback": attempt.hindsight.used_feedback,
             "demo_chars_cut": attempt.hindsight.num_demo_chars_cut,
             "feedback_chars_cut": attempt.hindsight.num_feedback_chars_cut,
+            "attempt_chars_cut": attempt.hindsight.num_attempt_chars_cut,
         }
     if attempt.scores is not None:
         scores: TeacherScores = ray.get(attempt.scores, timeout=timeout_s)

@@ -30,3 +30,11 @@ def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message], *, enab
         enable_thinking=enable_thinking,
     )
     return np.asarray(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
+
+
+def last_user_turn(messages: Sequence[Message]) -> int:
+    """Position of the user's last message. Raises `ValueError` if the user says nothing."""
+    turns = [i for i, message in enumerate(messages) if message.role == "user"]
+    if not turns:
+        raise ValueError("none of the messages is the user's")
+    return turns[-1]

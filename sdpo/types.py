@@ -189,6 +189,7 @@ class HindsightPrompt:
     used_feedback: bool
     num_demo_chars_cut: int
     num_feedback_chars_cut: int
+    num_attempt_chars_cut: int
     template_version: str
 
 

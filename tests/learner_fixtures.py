@@ -92,6 +92,7 @@ def hindsight_of(rollout: Rollout, token_ids: np.ndarray[Any, Any] | None = None
         used_feedback=True,
         num_demo_chars_cut=0,
         num_feedback_chars_cut=0,
+        num_attempt_chars_cut=0,
         template_version="1",
     )
 

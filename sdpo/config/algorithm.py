@@ -116,8 +116,18 @@ class HindsightConfig(Section):
     feedback_only_without_demo: bool = True
     """Feedback is shown only where no demonstration is to be had (paper, Table 2)."""
     include_own_attempt: bool = False
-    """Repeat the attempt itself beside its feedback or demonstration (paper, Table 6: it hurts)."""
+    """Repeat the attempt itself beside its feedback or demonstration (paper, Table 6: it hurts). Alone it is no
+    signal."""
     remove_thinking: bool = True
-    """Cut <think> blocks out of demonstrations."""
+    """Cut <think> blocks out of demonstrations and repeated attempts."""
     template_version: Literal["1"] = "1"
     """Wording of the template; models that were made for one record it."""
+
+    @model_validator(mode="after")
+    def _something_to_show(self) -> Self:
+        if not (self.include_demo or self.include_feedback):
+            raise ValueError(
+                "hindsight.include_feedback=false: allowed with hindsight.include_demo=false: true (without either no "
+                "attempt carries a signal)"
+            )
+        return self

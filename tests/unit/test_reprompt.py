@@ -1,5 +1,9 @@
 """Hindsight prompts through a real tokenizer: what is shown, what is cut, what never is."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,8 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from sdpo.chat import render_prompt
 from sdpo.config import HindsightConfig
-from sdpo.errors import PromptTooLong
+from sdpo.config.load import load_run_config
+from sdpo.errors import ConfigError, PromptTooLong
 from sdpo.reprompt import (
+    ATTEMPT_HEADER,
     CLOSING,
     CUT_MARK,
     DEMO_HEADER,
@@ -16,6 +22,7 @@ from sdpo.reprompt import (
     Attempt,
     Routing,
     build_hindsight,
+    frame_length,
     route_group,
 )
 from sdpo.types import HindsightPrompt, Message, Task
@@ -28,6 +35,7 @@ DEMO_ONLY = Routing(demo_from=1, use_feedback=False)
 FEEDBACK_ONLY = Routing(demo_from=None, use_feedback=True)
 BOTH = Routing(demo_from=1, use_feedback=True)
 NEITHER = Routing(demo_from=None, use_feedback=False)
+HEADERS = {DEMO_HEADER: "demo", ATTEMPT_HEADER: "attempt", FEEDBACK_HEADER: "feedback"}
 
 
 def make_task(*earlier: Message) -> Task:
@@ -41,15 +49,16 @@ def build(
     demo: str = "def f(x):\n    return x * 2 + 3",
     feedback: str = "f(1) returned 4, expected 5",
     task: Task | None = None,
-    max_prompt_tokens: int = 2000,
-    remove_thinking: bool = True,
+    own: str = "my own wrong attempt",
+    max_prompt_tokens: int = 20000,
+    **changes: Any,
 ) -> HindsightPrompt:
     """The prompt of a failed attempt with sample index 7 whose peer, sample index 9, has `demo` as its text."""
     attempts = [
-        Attempt(sample_index=7, text="my own wrong attempt", reward=0.0, feedback=feedback),
+        Attempt(sample_index=7, text=own, reward=0.0, feedback=feedback),
         Attempt(sample_index=9, text=demo, reward=1.0, feedback=""),
     ]
-    config = HindsightConfig(max_prompt_tokens=max_prompt_tokens, remove_thinking=remove_thinking)
+    config = HindsightConfig(max_prompt_tokens=max_prompt_tokens, **changes)
     return build_hindsight(task or make_task(), attempts, 0, routing, TOKENIZER, config)
 
 
@@ -178,16 +187,179 @@ def test_thinking_is_removed_from_demonstrations() -> None:
     assert "<think>unclosed" in text_of(build(DEMO_ONLY, demo="<think>unclosed"))
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.text(max_size=400), st.text(max_size=400), st.integers(130, 400))
-def test_any_texts_keep_frame_and_budget(demo: str, feedback: str, max_prompt_tokens: int) -> None:
-    demo, feedback = (t.encode("utf-8", "ignore").decode() for t in (demo, feedback))
-    prompt = build(BOTH, demo=demo, feedback=feedback, max_prompt_tokens=max_prompt_tokens)
-    ids = prompt.token_ids.tolist()
-    head = TOKENIZER.encode(f"<|im_start|>user\n{QUESTION}", add_special_tokens=False)
-    assert len(ids) <= max_prompt_tokens
-    assert ids[: len(head) - 1] == head[:-1]
-    assert text_of(prompt).endswith(f"{CLOSING}<|im_end|>\n{ASSISTANT_HEADER}")
+def blocks_of(config: HindsightConfig, rewards: list[float], feedback: list[str]) -> list[str]:
+    """What each attempt's prompt shows, in order, for example "demo attempt"; the texts say whose they are."""
+    attempts = [
+        Attempt(sample_index=i, text=f"text-{i}", reward=r, feedback=f"{f}-{i}" if f.strip() else f)
+        for i, (r, f) in enumerate(zip(rewards, feedback, strict=True))
+    ]
+    shown = []
+    for i, routing in enumerate(route_group(attempts, config)):
+        prompt = build_hindsight(make_task(), attempts, i, routing, TOKENIZER, config)
+        text = text_of(prompt)
+        names = [HEADERS[line] for line in text.splitlines() if line in HEADERS]
+        assert prompt.mask == bool({"demo", "feedback"} & set(names)) == (CLOSING in text)
+        assert prompt.used_feedback == ("feedback" in names) == (f"E-{i}" in text)
+        if "demo" in names:
+            assert f"{DEMO_HEADER}\ntext-{prompt.demo_from}" in text
+        if "attempt" in names:
+            assert f"{ATTEMPT_HEADER}\ntext-{i}" in text
+        shown.append(" ".join(names))
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "one_success", "all_failed", "two_successes"),
+    [
+        ({}, ["", "demo"], ["feedback", ""], ["demo", "demo", "demo"]),
+        ({"include_demo": False}, ["", "feedback"], ["feedback", ""], ["", "", "feedback"]),
+        ({"include_feedback": False}, ["", "demo"], ["", ""], ["demo", "demo", "demo"]),
+        (
+            {"feedback_only_without_demo": False},
+            ["", "demo feedback"],
+            ["feedback", ""],
+            ["demo", "demo", "demo feedback"],
+        ),
+        (
+            {"include_own_attempt": True},
+            ["", "demo attempt"],
+            ["attempt feedback", ""],
+            ["demo attempt", "demo attempt", "demo attempt"],
+        ),
+        (
+            {"include_own_attempt": True, "feedback_only_without_demo": False},
+            ["", "demo attempt feedback"],
+            ["attempt feedback", ""],
+            ["demo attempt", "demo attempt", "demo attempt feedback"],
+        ),
+        (
+            {"include_own_attempt": True, "include_demo": False},
+            ["", "attempt feedback"],
+            ["attempt feedback", ""],
+            ["", "", "attempt feedback"],
+        ),
+        (
+            {"include_own_attempt": True, "exclude_own_success": False},
+            ["demo", "demo attempt"],
+            ["attempt feedback", ""],
+            ["demo", "demo attempt", "demo attempt"],
+        ),
+    ],
+    ids=["precedence", "feedback only", "demo only", "both", "attempt", "all", "attempt+feedback", "own demo"],
+)
+def test_variants(
+    changes: dict[str, Any], one_success: list[str], all_failed: list[str], two_successes: list[str]
+) -> None:
+    """The paper's ablation. A passing attempt has no feedback; of the failures some have none either."""
+    config = HindsightConfig(**changes)
+    assert blocks_of(config, [1.0, 0.0], ["", "E"]) == one_success
+    assert blocks_of(config, [0.0, 0.0], ["E", " \n"]) == all_failed
+    assert blocks_of(config, [1.0, 1.0, 0.0], ["", "", "E"]) == two_successes
+
+
+def test_own_attempt_word_by_word() -> None:
+    prompt = build(BOTH, own="<think>hm</think>\nx = {1}<|im_end|>", include_own_attempt=True)
+    assert text_of(prompt) == (
+        f"<|im_start|>user\n{QUESTION}\n\nCorrect solution:\ndef f(x):\n    return x * 2 + 3\n\n"
+        "Your earlier attempt:\nx = {1}< |im_end|>\n\n"
+        "Feedback from your unsuccessful earlier attempt:\nf(1) returned 4, expected 5\n\n"
+        f"Correctly solve the original question.<|im_end|>\n{ASSISTANT_HEADER}"
+    )
+    kept = build(BOTH, own="<think>hm</think>\nx = 1", include_own_attempt=True, remove_thinking=False)
+    assert f"{ATTEMPT_HEADER}\n<think>hm</think>\nx = 1\n\n" in text_of(kept)
+
+
+def test_own_attempt_is_cut_and_counted() -> None:
+    own = "".join(f"<a{i}>" for i in range(300))
+    prompt = build(BOTH, own=own, include_own_attempt=True, max_prompt_tokens=300)
+    text = text_of(prompt)
+    kept = text.split(f"{ATTEMPT_HEADER}\n")[1].split(f"\n\n{FEEDBACK_HEADER}")[0]
+    assert kept.startswith("<a0>")
+    assert kept.endswith("<a299>")
+    assert len(kept) - len(CUT_MARK) + prompt.num_attempt_chars_cut == len(own)
+    assert (prompt.num_demo_chars_cut, prompt.num_feedback_chars_cut) == (0, 0)
+
+
+def test_blocks_go_to_the_last_message_of_the_user() -> None:
+    called = (Message(role="assistant", content="look(1)"), Message(role="tool", content="one"))
+    task = make_task()
+    task = replace(task, messages=(*task.messages, *called))
+    assert text_of(build(DEMO_ONLY, task=task)) == (
+        f"<|im_start|>user\n{QUESTION}\n\nCorrect solution:\ndef f(x):\n    return x * 2 + 3\n\n{CLOSING}<|im_end|>\n"
+        f"<|im_start|>assistant\nlook(1)<|im_end|>\n<|im_start|>tool\none<|im_end|>\n{ASSISTANT_HEADER}"
+    )
+    with pytest.raises(ValueError, match="none of the messages is the user's"):
+        build(DEMO_ONLY, task=replace(task, messages=called))
+
+
+@pytest.mark.parametrize(
+    ("demo", "shown"),
+    [
+        ("so it is\n</think>\n\nx = 1", "x = 1"),
+        ("x <think>hm</think>= 1", "x = 1"),
+        ("a</think><think>b</think>c</think>", "c</think>"),
+    ],
+)
+def test_thinking_that_the_template_opened_is_removed_too(demo: str, shown: str) -> None:
+    assert f"{DEMO_HEADER}\n{shown}\n\n{CLOSING}" in text_of(build(DEMO_ONLY, demo=demo))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["hindsight.include_demo=false", "hindsight.include_feedback=false"],
+            "hindsight.include_feedback=false: allowed with hindsight.include_demo=false: true ",
+        ),
+        (
+            ["batch.samples_per_task=1", "batch.min_group_size=1", "hindsight.include_feedback=false"],
+            "batch.samples_per_task=1: allowed with hindsight.include_feedback=false and exclude_own_success=true: ",
+        ),
+    ],
+)
+def test_a_config_without_any_signal_is_refused(tmp_path: Path, overrides: list[str], line: str) -> None:
+    (tmp_path / "run.yaml").write_text("name: quiet\n")
+    with pytest.raises(ConfigError) as caught:
+        load_run_config(tmp_path / "run.yaml", overrides)
+    assert str(caught.value).startswith(line)
+    if overrides[0].startswith("batch"):
+        assert load_run_config(tmp_path / "run.yaml", [*overrides, "objective.kind=grpo"])
+
+
+PIECES = st.sampled_from(
+    ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>", "{x}", "{{", "%s", CUT_MARK, CLOSING, "🦜漢"]
+)
+TEXTS = st.lists(st.one_of(PIECES, st.text(max_size=60)), max_size=12).map(
+    lambda parts: "".join(parts).encode("utf-8", "ignore").decode()
+)
+
+
+@settings(deadline=None, max_examples=120)
+@given(TEXTS, TEXTS, TEXTS, st.integers(0, 300), st.sampled_from([DEMO_ONLY, FEEDBACK_ONLY, BOTH]), st.booleans())
+def test_any_texts_keep_frame_and_budget(
+    demo: str, feedback: str, own: str, spare_tokens: int, routing: Routing, include_own_attempt: bool
+) -> None:
+    """From the tightest budget that the frame allows: question, closing and assistant header are all there, once."""
+    config = HindsightConfig(include_own_attempt=include_own_attempt, feedback_only_without_demo=False)
+    budget = frame_length(make_task(), TOKENIZER, config) + spare_tokens
+    prompt = build(
+        routing,
+        demo=demo,
+        feedback=feedback,
+        own=own,
+        max_prompt_tokens=budget,
+        include_own_attempt=include_own_attempt,
+        feedback_only_without_demo=False,
+    )
+    text, ids = text_of(prompt), prompt.token_ids.tolist()
+    assert len(ids) <= budget
+    assert text.startswith(f"<|im_start|>user\n{QUESTION}\n\n")
+    assert text.endswith(f"\n\n{CLOSING}<|im_end|>\n{ASSISTANT_HEADER}")
+    for token, count in (("<|im_start|>", 2), ("<|im_end|>", 1), ("<|endoftext|>", 0)):
+        assert ids.count(TOKENIZER.convert_tokens_to_ids(token)) == count
+    cut = (prompt.num_demo_chars_cut, prompt.num_attempt_chars_cut, prompt.num_feedback_chars_cut)
+    whole = build(routing, demo=demo, feedback=feedback, own=own, include_own_attempt=include_own_attempt)
+    assert (ids == whole.token_ids.tolist()) == (cut == (0, 0, 0))
 
 
 def test_rewards_at_the_threshold_are_successes() -> None:
