@@ -18,9 +18,10 @@ from learner.teacher import TeacherWorker
 from orchestrator.fleet import Fleet, Member
 from orchestrator.learner_gang import TORCH_ENV, LearnerGang
 from orchestrator.publish import SyncReport, WeightPublisher
+from orchestrator.scoring import GroupScorer
 from orchestrator.waits import within
 from rollout_workers.worker import RolloutActor
-from sdpo.config import EmaTeacher, FrozenTeacher, LiveTeacher, RunConfig
+from sdpo.config import RunConfig
 from sdpo.errors import WeightSyncError
 from sdpo.types import Int32, Version
 from sdpo.weights import Stream
@@ -62,9 +63,10 @@ class House:
         self.envs = self._fleet("env", config.env.workers, JUDGEMENTS_PER_ENV_WORKER, self._prepare_env, background)
         self.teachers = (
             self._fleet("teacher", config.teacher.workers, 2, self._prepare_teacher, background)
-            if config.uses_teacher
+            if config.has_teachers
             else None
         )
+        self.scorer = None if self.teachers is None else GroupScorer(config, self.teachers)
 
     async def start(self, checkpoint: Path | None, steps_done: int) -> LearnerInfo:
         """Bring everybody up, then give everybody the learner's weights."""
@@ -96,8 +98,8 @@ class House:
 
     @property
     def teacher_version(self) -> Version:
-        """The version that every teacher has acknowledged."""
-        return self.publisher.versions[self._teacher_stream]
+        """The version that every teacher has acknowledged. Those that take no stream keep their first one."""
+        return self.publisher.versions[self.config.teacher_stream or "teacher"]
 
     def close(self) -> None:
         """End every actor."""
@@ -107,15 +109,9 @@ class House:
         self.gang.kill()
 
     @property
-    def _teacher_stream(self) -> Stream:
-        """A live teacher is the policy; a frozen one takes no stream and keeps its first version."""
-        return "policy" if isinstance(self.config.teacher.regularisation, LiveTeacher) else "teacher"
-
-    @property
     def _streams(self) -> list[Stream]:
         """The streams that are published after every batch."""
-        averaged = self.config.uses_teacher and isinstance(self.config.teacher.regularisation, EmaTeacher)
-        return ["policy", "teacher"] if averaged else ["policy"]
+        return ["policy", "teacher"] if self.config.teacher_stream == "teacher" else ["policy"]
 
     async def _publish_all(self, streams: Sequence[Stream]) -> dict[Stream, SyncReport]:
         return {stream: await self.publisher.publish(stream, self._followers(stream)) for stream in streams}
@@ -123,7 +119,7 @@ class House:
     def _followers(self, stream: Stream) -> list[Member]:
         """Serving members that hold `stream`."""
         fleets = [self.rollouts] if stream == "policy" else []
-        if self.teachers is not None and stream == self._teacher_stream:
+        if self.teachers is not None and stream == self.config.teacher_stream:
             fleets.append(self.teachers)
         return [m for fleet in fleets for m in fleet.members if m.serving]
 
@@ -174,11 +170,12 @@ class House:
         await self._catch_up("policy", member)
 
     async def _prepare_teacher(self, member: Member) -> None:
-        if isinstance(self.config.teacher.regularisation, FrozenTeacher):
+        stream = self.config.teacher_stream
+        if stream is None:
             await self._start(member, "start", self.teacher_version)
         else:
             await self._start(member, "start")
-            await self._catch_up(self._teacher_stream, member)
+            await self._catch_up(stream, member)
 
     async def _prepare_env(self, member: Member) -> None:
         await self._start(member, "ready")

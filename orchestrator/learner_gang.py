@@ -1,6 +1,7 @@
 """The learner as one thing: ranks in a placement group that start, train, publish and checkpoint together."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from learner.messages import LearnerInfo, TrainRequest
-from learner.packing import plan_micro_batches
+from learner.messages import LearnerInfo, RecallRequest, TrainRequest
+from learner.packing import plan_micro_batches, plan_mini_batches
 from learner.rank import LearnerRank
+from orchestrator.group import AttemptRecord
 from orchestrator.waits import stream_within, within
 from sdpo.config import RunConfig
 from sdpo.errors import LearnerDied, StageTimeout
@@ -31,6 +33,7 @@ class LearnerGang:
         self._config, self._namespace = config, namespace
         self._group: PlacementGroup | None = None
         self._ranks: list[Any] = []
+        self._tokens_per_micro_batch = config.learner.tokens_per_micro_batch
 
     async def start(self, checkpoint: Path | None) -> LearnerInfo:
         """Place the gang, join its ranks and load the initial weights or `checkpoint`."""
@@ -48,35 +51,55 @@ class LearnerGang:
         info: LearnerInfo = infos[0]
         return info
 
-    async def train(
-        self,
-        step: int,
-        rollouts: Sequence[Any],
-        scores: Sequence[Any],
-        advantages: Sequence[float],
-        lengths: Sequence[int],
-    ) -> dict[str, float]:
-        """One optimizer step. `rollouts[i]` and `scores[i]` (or None) are references; lengths in tokens."""
-        plan = plan_micro_batches(lengths, len(self._ranks), self._config.learner.tokens_per_micro_batch)
-        calls = []
+    async def recall(self, version: Version, attempts: Sequence[AttemptRecord]) -> list[Any]:
+        """References to the `PolicyScores` of the attempts, in order: one forward of the policy, `version`."""
+        plan = plan_micro_batches([a.num_tokens for a in attempts], len(self._ranks), self._tokens_per_micro_batch)
+        receipts: list[Any] = []
+        found: dict[int, Any] = {}
         for rank, micro_batches in zip(self._ranks, plan, strict=True):
             mine = sorted(i for micro_batch in micro_batches for i in micro_batch)
-            position = {index: p for p, index in enumerate(mine)}
+            request = RecallRequest(version=version, micro_batches=_renumbered(micro_batches, mine))
+            call = rank.recall.options(num_returns=len(mine) + 1)
+            answer = call.remote(request, *[attempts[i].rollout for i in mine])
+            receipt, *refs = answer if mine else [answer]  # Ray gives one return value bare
+            receipts.append(receipt)
+            found |= dict(zip(mine, refs, strict=True))
+        with self._deaths():
+            await self._gather(receipts, "recall", self._config.deadlines.train_s)
+        return [found[i] for i in range(len(attempts))]
+
+    async def train(self, step: int, groups: Sequence[Sequence[AttemptRecord]]) -> dict[str, float]:
+        """The optimizer steps of a batch, whose groups come in canonical order; empty ones keep their place.
+
+        Raises `StageTimeout` after `deadlines.train_s` for each step.
+        """
+        attempts = [a for group in groups for a in group]
+        numbers = iter(range(len(attempts)))
+        plan = plan_mini_batches(
+            [[next(numbers) for _ in group] for group in groups],
+            [a.num_tokens for a in attempts],
+            len(self._ranks),
+            self._tokens_per_micro_batch,
+            self._config.batch.mini_batch_tasks or self._config.batch.tasks,
+        )
+        calls = []
+        for rank, mini_batches in zip(self._ranks, plan, strict=True):
+            mine = sorted(i for mini_batch in mini_batches for micro_batch in mini_batch for i in micro_batch)
             request = TrainRequest(
                 step=step,
-                advantages=tuple(advantages[i] for i in mine),
-                scored=tuple(scores[i] is not None for i in mine),
-                micro_batches=tuple(tuple(position[i] for i in micro_batch) for micro_batch in micro_batches),
+                advantages=tuple(attempts[i].advantage for i in mine),
+                attached=tuple(tuple(attempts[i].attached) for i in mine),
+                mini_batches=tuple(_renumbered(mini_batch, mine) for mini_batch in mini_batches),
             )
-            objects = [rollouts[i] for i in mine] + [scores[i] for i in mine if scores[i] is not None]
+            objects = [ref for i in mine for ref in (attempts[i].rollout, *attempts[i].attached.values())]
             calls.append(rank.train.remote(request, *objects))
         with self._deaths():
-            metrics = await self._gather(calls, "train", self._config.deadlines.train_s)
+            metrics = await self._gather(calls, "train", self._config.deadlines.train_s * len(plan[0]))
         first: dict[str, float] = metrics[0]
         return first
 
     async def update_teacher(self) -> None:
-        """One step of the teacher's regularisation (paper, A.2)."""
+        """One step of the teacher's average where it moves once per batch (paper, A.2)."""
         with self._deaths():
             await self._all("update_teacher", self._config.deadlines.train_s)
 
@@ -168,3 +191,8 @@ class LearnerGang:
             yield
         except RayActorError as error:
             raise LearnerDied(f"learner: {str(error).splitlines()[0]}") from error
+
+
+def _renumbered(micro_batches: Sequence[Sequence[int]], mine: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Places in `mine`, which is ascending, instead of indices into the batch."""
+    return tuple(tuple(bisect_left(mine, i) for i in micro_batch) for micro_batch in micro_batches)

@@ -1,22 +1,22 @@
 """The loop, on one page.
 
 Two tasks and one buffer. The producer starts batch n when the staleness gate opens and runs its groups through
-sampling, judging and scoring; the consumer takes the finished groups, has the learner take one step, publishes the
+sampling, judging and scoring; the consumer takes the finished groups, has the learner take its steps, publishes the
 new weights and opens the gate. Whatever ends early, ends the run.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 from orchestrator.gate import StalenessGate
 from orchestrator.group import Group
 from orchestrator.house import House
-from orchestrator.measure import batch_metrics, sync_metrics, time_metrics
+from orchestrator.measure import batch_metrics, time_metrics
 from orchestrator.pipeline import GroupPipeline
 from orchestrator.producer import produce
 from orchestrator.run_books import RunBooks
 from orchestrator.task_source import TaskSource
+from orchestrator.update import update
 from orchestrator.waits import within
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
@@ -42,12 +42,13 @@ async def train(
         producer = running.create_task(produce(steps, tasks, pipeline, gate, lambda: house.teacher_version, buffer))
         for batch in steps:
             started = time.monotonic()
-            groups = [await _next_group(buffer, config) for _ in range(config.batch.tasks)]
+            finished = [await _next_group(buffer, config) for _ in range(config.batch.tasks)]
+            groups = sorted(finished, key=lambda group: group.index)
             collected = time.monotonic()
-            metrics = batch_metrics(groups) | time_metrics(groups)
+            metrics = batch_metrics(groups)
             refuse_a_broken_world(metrics["attempts/dropped_fraction"], config)
             version = Version(incarnation=incarnation, batch=batch + 1)
-            metrics |= await update(house, batch, groups, version)
+            metrics |= await update(house, batch, groups, version) | time_metrics(groups)
             steps_done = batch + 1
             metrics |= await books.evaluate_if_due(steps_done)
             if not stop.is_set():
@@ -59,29 +60,6 @@ async def train(
                 producer.cancel()
                 break
     return steps_done
-
-
-async def update(house: House, batch: int, groups: Sequence[Group], version: Version) -> dict[str, float]:
-    """One optimizer step on a batch, one step of the teacher, and the publication of both."""
-    attempts = [a for g in groups for a in g.attempts]
-    if house.config.uses_teacher:
-        attempts = [a for a in attempts if a.scores is not None]
-    metrics = {"attempts/trained": float(len(attempts))}
-    async with house.publisher.lock:
-        started = time.monotonic()
-        if attempts:
-            measured = await house.gang.train(
-                batch,
-                [a.rollout for a in attempts],
-                [a.scores for a in attempts],
-                [a.advantage for a in attempts],
-                [a.header.num_prompt_tokens + a.header.num_response_tokens for a in attempts],
-            )
-            metrics |= {f"train/{name}": value for name, value in measured.items()}
-        metrics["time/train_s"] = time.monotonic() - started
-        await house.gang.update_teacher()
-        metrics["time/update_teacher_s"] = time.monotonic() - started - metrics["time/train_s"]
-        return metrics | sync_metrics(await house.sync(version))
 
 
 async def _next_group(buffer: asyncio.Queue[Group], config: RunConfig) -> Group:

@@ -1,22 +1,19 @@
-"""From a task to a scored group, streaming: an attempt goes to an env worker the moment it ends, a group to the
-teacher the moment its verdicts are in."""
+"""From a task to a judged group, streaming: an attempt goes to an env worker the moment it ends, a group to the
+teachers the moment its verdicts are in."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from ray.exceptions import RayActorError
-
 from orchestrator.fleet import Fleet
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.judging import judge
 from orchestrator.rollouts import sample
-from orchestrator.waits import within
+from orchestrator.scoring import GroupScorer
 from sdpo.advantages import group_relative_advantages
 from sdpo.chat import ChatTokenizer, render_prompt
 from sdpo.config import RunConfig
-from sdpo.errors import StageTimeout
 from sdpo.reprompt import Attempt, build_hindsight, route_group
 from sdpo.seeds import sample_seed
 from sdpo.types import GenerationRequest, SamplingParams, Task, Version
@@ -26,26 +23,28 @@ class GroupPipeline:
     """Runs one group at a time per call; any number of calls may be in flight."""
 
     def __init__(
-        self, config: RunConfig, tokenizer: ChatTokenizer, rollouts: Fleet, envs: Fleet, teachers: Fleet | None
+        self, config: RunConfig, tokenizer: ChatTokenizer, rollouts: Fleet, envs: Fleet, scorer: GroupScorer | None
     ) -> None:
         self._config, self._tokenizer = config, tokenizer
-        self._rollouts, self._envs, self._teachers = rollouts, envs, teachers
+        self._rollouts, self._envs, self._scorer = rollouts, envs, scorer
 
-    async def run(self, step: int, task: Task, version: Version) -> Group:
-        """Sample, judge and score one group; `version` is the one that the teacher must hold."""
+    async def run(self, step: int, index: int, task: Task, version: Version) -> Group:
+        """Sample and judge the batch's group `index`, and score what needs nothing of the learner.
+
+        `version` is the one that the teacher must hold.
+        """
         started = time.monotonic()
-        group = Group(step=step, task=task, attempts=[])
+        group = Group(step=step, index=index, task=task, attempts=[])
         drop_broken(group, await self._sample_and_judge(step, task, group.seconds), self._config.batch.min_group_size)
         if not group.attempts:
             return group
         rewards = [a.verdict.reward or 0.0 for a in group.attempts]
         for record, advantage in zip(group.attempts, group_relative_advantages(rewards), strict=True):
             record.advantage = float(advantage)
-        if self._teachers is not None:
+        if self._config.uses_teacher:
             self._look_back(group)
-            scoring = time.monotonic()
-            await self._score(self._teachers, group, version)
-            group.seconds["score"] = time.monotonic() - scoring
+        if self._scorer is not None:
+            await self._scorer.on_verdicts(group, version)
         group.seconds["group"] = time.monotonic() - started
         return group
 
@@ -89,27 +88,6 @@ class GroupPipeline:
                 enable_thinking=self._config.model.enable_thinking,
             )
 
-    async def _score(self, teachers: Fleet, group: Group, version: Version) -> None:
-        """Have the attempts that carry a signal scored; a teacher that dies is replaced and the group sent again."""
-        records = [a for a in group.attempts if a.hindsight is not None and a.hindsight.mask]
-        if not records:
-            return
-        temperature, timeout_s = self._config.rollout.sampling.temperature, self._config.deadlines.score_s
-        hindsights = [r.hindsight for r in records]
-        while True:
-            async with teachers.lease() as member:
-                handle = member.handle
-                score = handle.score.options(num_returns=len(records) + 1)
-                receipt, *refs = score.remote(version, temperature, hindsights, *[r.rollout for r in records])
-                try:
-                    await within(receipt, actor=member.name, stage="score", timeout_s=timeout_s)
-                except (RayActorError, StageTimeout) as error:
-                    teachers.report(member, handle, error)
-                    continue
-            for record, ref in zip(records, refs, strict=True):
-                record.scores = ref
-            return
-
 
 def drop_broken(group: Group, records: Sequence[AttemptRecord], min_group_size: int) -> None:
     """Keep what was judged; a group that shrank below `min_group_size` is dropped whole, since its mean says little."""
@@ -132,5 +110,5 @@ def training_request(config: RunConfig, tokenizer: ChatTokenizer, step: int, tas
         sampling=SamplingParams(
             temperature=config.rollout.sampling.temperature, max_tokens=config.rollout.sampling.max_response_tokens
         ),
-        support_size=config.objective.top_k,
+        support_size=config.rollout_support_size,
     )

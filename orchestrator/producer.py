@@ -20,11 +20,11 @@ async def produce(
 ) -> None:
     """Run every group of every batch in `steps` through the pipeline."""
 
-    async def run(step: int, task: Task) -> None:
-        await buffer.put(await pipeline.run(step, task, teacher_version()))
+    async def run(step: int, index: int, task: Task) -> None:
+        await buffer.put(await pipeline.run(step, index, task, teacher_version()))
 
     for step in steps:
         await gate.wait(step)
         async with asyncio.TaskGroup() as batch:
-            for task in tasks.batch(step):
-                batch.create_task(run(step, task))
+            for index, task in enumerate(tasks.batch(step)):
+                batch.create_task(run(step, index, task))

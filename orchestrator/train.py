@@ -112,7 +112,7 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
             books = RunBooks(config, run_dir, house, metrics_log, evaluator, inputs.heldout, inputs.tokenizer)
             if steps_done == 0:
                 await books.before_training()
-            pipeline = GroupPipeline(config, inputs.tokenizer, house.rollouts, house.envs, house.teachers)
+            pipeline = GroupPipeline(config, inputs.tokenizer, house.rollouts, house.envs, house.scorer)
             steps_done = await train(
                 house, pipeline, inputs.source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
             )
