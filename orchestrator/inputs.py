@@ -9,11 +9,13 @@ from env_workers.worker import judge_deadline_s
 from orchestrator.task_source import TaskSource
 from rollout_workers.engine import check_limits, check_model_folder
 from sdpo.chat import render_prompt
-from sdpo.config import RunConfig
+from sdpo.config import RunConfig, SdpoObjective
 from sdpo.errors import ConfigError, ModelError, PromptTooLong
 from sdpo.reprompt import frame_length
 from sdpo.taskfile import load_tasks
 from sdpo.types import Int32, Task
+
+BYTES_PER_LOG_PROB = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,9 @@ class Inputs:
         for task in [*train, *heldout]:
             check_task(task)
         _check_deadlines(config)
-        check_limits(config, check_model_folder(Path(config.model.path)))
+        model = check_model_folder(Path(config.model.path))
+        check_limits(config, model)
+        _check_support(config, model)
         tokenizer = load_tokenizer(config.model.path)
         _check_prompts(config, tokenizer, train, heldout)
         probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
@@ -70,6 +74,28 @@ def _check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout
                 f"task {task.id}: the question and the hindsight template take {length} tokens; "
                 f"allowed: at most hindsight.max_prompt_tokens={allowed}"
             )
+
+
+def _check_support(config: RunConfig, model: dict[str, Any]) -> None:
+    """A support has no more ids than there are; whole distributions have a budget for a batch."""
+    objective = config.objective
+    if not isinstance(objective, SdpoObjective) or not objective.needs_support:
+        return
+    vocabulary = model.get("vocab_size", model.get("text_config", {}).get("vocab_size"))
+    if not isinstance(vocabulary, int):
+        raise ModelError(f"model.path={config.model.path}: config.json names no vocab_size")
+    if objective.top_k >= vocabulary:
+        raise ConfigError(
+            f"objective.top_k={objective.top_k}: allowed: below {vocabulary}, the model's vocabulary; "
+            f"or objective.support=full"
+        )
+    positions = config.batch.tasks * config.batch.samples_per_task * config.rollout.sampling.max_response_tokens
+    mib = positions * vocabulary * BYTES_PER_LOG_PROB / 2**20
+    if objective.support == "full" and mib > objective.full_support_mib:
+        raise ConfigError(
+            f"objective.support=full: a batch's distributions can take {mib:.0f} MiB ({positions} positions x "
+            f"{vocabulary} tokens); allowed: at most objective.full_support_mib={objective.full_support_mib:g}"
+        )
 
 
 def _check_deadlines(config: RunConfig) -> None:

@@ -9,7 +9,7 @@ from orchestrator.evaluation import Judged, pass_rates
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.publish import SyncReport
 from sdpo.metrics import bootstrap_interval
-from sdpo.types import FinishReason
+from sdpo.types import FinishReason, HindsightPrompt
 from sdpo.weights import Stream
 
 
@@ -35,6 +35,7 @@ def _of_attempts(attempts: Sequence[AttemptRecord]) -> dict[str, float]:
         "rollout/reward": _mean(a.verdict.reward or 0.0 for a in attempts),
         "rollout/pass_rate": _mean(a.verdict.success for a in attempts),
         "rollout/response_tokens": _mean(a.header.num_response_tokens for a in attempts),
+        "rollout/feedback_chars": _mean(len(a.verdict.feedback) for a in attempts),
         "rollout/truncated_fraction": _mean(a.header.finish_reason is FinishReason.LENGTH for a in attempts),
     }
     for kind, count in Counter(a.verdict.kind for a in attempts).items():
@@ -46,7 +47,10 @@ def _of_attempts(attempts: Sequence[AttemptRecord]) -> dict[str, float]:
             "hindsight/with_feedback_fraction": _mean(h.used_feedback for h in looked_back),
             "hindsight/masked_fraction": _mean(not h.mask for h in looked_back),
             "hindsight/prompt_tokens": _mean(len(h.token_ids) for h in looked_back),
-            "hindsight/cut_fraction": _mean(h.num_demo_chars_cut + h.num_feedback_chars_cut > 0 for h in looked_back),
+            "hindsight/demo_chars_cut": _mean(h.num_demo_chars_cut for h in looked_back),
+            "hindsight/feedback_chars_cut": _mean(h.num_feedback_chars_cut for h in looked_back),
+            "hindsight/attempt_chars_cut": _mean(h.num_attempt_chars_cut for h in looked_back),
+            "hindsight/cut_fraction": _mean(_num_chars_cut(h) > 0 for h in looked_back),
         }
     return metrics
 
@@ -78,6 +82,10 @@ def heldout_metrics(judged: Sequence[Judged], prefix: str) -> dict[str, float]:
         f"{prefix}/samples": float(len(judged)),
         f"{prefix}/response_tokens": _mean(j.header.num_response_tokens for j in judged) if judged else math.nan,
     }
+
+
+def _num_chars_cut(hindsight: HindsightPrompt) -> int:
+    return hindsight.num_demo_chars_cut + hindsight.num_feedback_chars_cut + hindsight.num_attempt_chars_cut
 
 
 def _mean(values: Iterable[float]) -> float:

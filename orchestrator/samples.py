@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.run_dir import write_atomically
-from sdpo.types import Rollout, TeacherScores
+from sdpo.types import Float32, PolicyScores, Rollout, TeacherScores
 
 
 def record_samples(file: Path, groups: Sequence[Group], limit: int, tokenizer: Any, timeout_s: float) -> None:
@@ -56,11 +57,21 @@ def _describe(group: Group, attempt: AttemptRecord, tokenizer: Any, timeout_s: f
         scores: TeacherScores = ray.get(attempt.scores, timeout=timeout_s)
         described["teacher_version"] = str(scores.version)
         described["log_q"] = _rounded(scores.sampled_log_probs)
-        student = [
-            p for s in rollout.segments for p in (s.log_probs if s.log_probs is not None else [0.0] * len(s.token_ids))
-        ]
-        described["credit"] = _rounded([q - p for q, p in zip(scores.sampled_log_probs, student, strict=True)])
+        described["teacher_entropy"] = _rounded(scores.entropy)
+        described["credit"] = _rounded(scores.sampled_log_probs - _student_log_probs(attempt, rollout, timeout_s))
     return described
+
+
+def _student_log_probs(attempt: AttemptRecord, rollout: Rollout, timeout_s: float) -> Float32:
+    """float32 [T]: the learner's before the batch's first step where it was asked, else the engine's.
+
+    0 where the environment wrote and nobody asked the learner.
+    """
+    if attempt.policy is not None:
+        policy: PolicyScores = ray.get(attempt.policy, timeout=timeout_s)
+        return policy.sampled_log_probs
+    parts = [np.zeros(len(s.token_ids), np.float32) if s.log_probs is None else s.log_probs for s in rollout.segments]
+    return np.concatenate(parts)
 
 
 def _rounded(values: Any) -> list[float] | None:
