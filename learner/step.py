@@ -1,168 +1,111 @@
-"""One optimizer step over a rollout batch: global token mean, whatever the micro-batches and ranks (design 4).
+"""The optimizer steps over a rollout batch: global token means, whatever the micro-batches and ranks (design 4).
 
-N active tokens of one micro-batch: model-authored tokens of attempts that carry a signal.
+N active tokens of one micro-batch, see `learner.experiences.active_tokens`.
 """
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
-from torch.autograd import backward
-from torch.distributed.tensor import DTensor
 
-from learner.batch import ScoringItem, behaviour_log_probs_of, idle_batch, make_batch, support_ids_of
-from learner.model import local_part, named_masters
-from learner.scoring import ScoringModel, TokenLogProbs
-from learner.tally import StepTally
-from sdpo.config import RunConfig, SdpoObjective
-from sdpo.errors import InfrastructureError
-from sdpo.objective import grpo_token_loss, sdpo_token_loss
+from learner.agreement import summed_counts
+from learner.backends.base import Backend
+from learner.batch import ScoringBatch, idle_batch, make_batch
+from learner.experiences import active_tokens, asked_support, scoring_item
+from learner.loss import MicroBatchLoss
+from learner.scoring import ScoreRequest, TokenLogProbs, TokenLoss
+from learner.tally import BatchTally
+from sdpo.config import RunConfig
 from sdpo.types import Experience
+
+Work = list[tuple[Experience, NDArray[np.bool_]]]
+"""One micro-batch: attempts with active tokens, and which those are (bool [T])."""
 
 
 class Trainer:
-    """Holds the sharded model and AdamW; `step` trains on one rollout batch."""
+    """Trains the policy that `backend` holds. `on_step` is called after each optimizer step that was taken."""
 
-    def __init__(self, model: ScoringModel, config: RunConfig, device: torch.device) -> None:
-        settings = config.learner.optimizer
-        self.model, self.optimizer_step = model, 0
-        self._config, self._device, self._settings = config, device, settings
-        self._parameters = [parameter for _, parameter in named_masters(model)]
-        self.optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        for parameter in self._parameters:
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros((), device=device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+    def __init__(self, backend: Backend, config: RunConfig, device: torch.device, on_step: Callable[[], None]) -> None:
+        self.backend = backend
+        self._objective, self._settings = config.objective, config.learner.optimizer
+        self._temperature = config.rollout.sampling.temperature
+        self._device, self._on_step = device, on_step
 
-    def step(self, experiences: Sequence[Experience], micro_batches: Sequence[Sequence[int]]) -> dict[str, float]:
-        """Train on `micro_batches` of indices into `experiences`. All ranks together.
+    def train(
+        self, experiences: Sequence[Experience], mini_batches: Sequence[Sequence[Sequence[int]]]
+    ) -> dict[str, float]:
+        """One optimizer step for each mini-batch of micro-batches of indices into `experiences`. All ranks together.
 
-        The step is skipped (metric `skipped` 1) when the gradient is not finite or no token is active.
-        Metrics are of the whole batch, over all ranks, but `seconds`, which is this rank's.
+        No step is taken on a mini-batch without active tokens on any rank, nor with a gradient that is not finite.
+        Raises `InfrastructureError` if the ranks' plans differ in shape or an experience lacks what the objective
+        needs. Metrics are of the whole batch, over all ranks (`learner.tally`); `seconds` is this rank's.
         """
         began = time.perf_counter()
-        active = [self._active(e) for e in experiences]
-        work = [[i for i in micro_batch if active[i].any()] for micro_batch in micro_batches]
-        num_active = self._agree(sum(int(active[i].sum()) for part in work for i in part), len(work))
-        tally = StepTally(self._device)
-        self.optimizer.zero_grad()
-        for part in work:
-            self._backward([experiences[i] for i in part], [active[i] for i in part], num_active, tally)
-        learning_rate, grad_norm, stepped = self._update(num_active)
-        return tally.metrics() | {
-            "grad_norm": grad_norm,
-            "active_tokens": float(num_active),
-            "skipped": float(not stepped),
-            "optimizer_step": float(self.optimizer_step),
-            "learning_rate": learning_rate,
-            "seconds": time.perf_counter() - began,
-        }
+        plan = [[self._work(experiences, part) for part in mini_batch] for mini_batch in mini_batches]
+        counts = summed_counts([[_num_active(work) for work in micro_batches] for micro_batches in plan], self._device)
+        tally = BatchTally(self._device)
+        tally.add_left_out([e for e in experiences if not active_tokens(e, self._objective).any()])
+        for micro_batches, num_active in zip(plan, counts, strict=True):
+            self._step(micro_batches, num_active, tally)
+        took = {"optimizer_step": float(self.backend.optimizer_step), "seconds": time.perf_counter() - began}
+        return tally.metrics() | took
 
-    def _active(self, experience: Experience) -> NDArray[np.bool_]:
-        mask = experience.rollout.model_mask
-        if isinstance(self._config.objective, SdpoObjective) and experience.scores is None:
-            return np.zeros_like(mask)
-        return mask
+    def _work(self, experiences: Sequence[Experience], indices: Sequence[int]) -> Work:
+        pairs = [(experiences[i], active_tokens(experiences[i], self._objective)) for i in indices]
+        return [(experience, keep) for experience, keep in pairs if keep.any()]
 
-    def _agree(self, num_active: int, num_micro_batches: int) -> int:
-        """Active tokens over all ranks. Raises `InfrastructureError` if the ranks would wait for each other."""
-        counts = torch.tensor([num_active, num_micro_batches, num_micro_batches**2], device=self._device)
-        dist.all_reduce(counts)
-        total, total_micro, total_squares = counts.tolist()
-        if total_squares * dist.get_world_size() != total_micro**2:
-            raise InfrastructureError(f"ranks hold different numbers of micro-batches; this one {num_micro_batches}")
-        return int(total)
+    def _step(self, micro_batches: Sequence[Work], num_active: int, tally: BatchTally) -> None:
+        if num_active == 0:
+            self.backend.discard()
+            tally.steps_idle += 1
+            return
+        for work in micro_batches:
+            if work:
+                self._backward(work, num_active, tally)
+            else:
+                self._stand_by()
+        learning_rate = self._learning_rate()
+        grad_norm, stepped = self.backend.update(learning_rate)
+        tally.add_step(learning_rate, grad_norm, stepped)
+        if stepped:
+            self._on_step()
 
-    def _backward(
-        self, experiences: list[Experience], active: list[NDArray[np.bool_]], num_active: int, tally: StepTally
-    ) -> None:
-        """Forward and backward of one micro-batch; a rank without work runs it too, with weight zero."""
-        wants_support = isinstance(self._config.objective, SdpoObjective)
-        if experiences:
-            pairs = zip(experiences, active, strict=True)
-            batch = make_batch([_item(e, keep, wants_support) for e, keep in pairs], self._device)
-        else:
-            batch = idle_batch(self._config.objective.top_k, self._device)
-        temperature = self._config.rollout.sampling.temperature
-        student = self.model(batch.input_ids, batch.positions, batch.sampled_ids, batch.support_ids, temperature)
-        if experiences:
-            losses_N = self._losses(student, experiences, active, tally)
-        else:
-            losses_N = 0.0 * sum(part for part in student[:3] if part is not None).sum()
-        # FSDP averages gradients over ranks; the token mean needs their sum.
-        backward(losses_N.sum() * (dist.get_world_size() / max(num_active, 1)))
-        tally.add_work(batch.input_ids.numel(), sum(e.num_tokens for e in experiences))
+    def _backward(self, work: Work, num_active: int, tally: BatchTally) -> None:
+        """Forward and backward of one micro-batch: its share of the mean over the mini-batch's tokens on all ranks."""
+        experiences, active = [experience for experience, _ in work], [keep for _, keep in work]
+        loss = MicroBatchLoss(experiences, active, self._objective, self._device)
+        batch = make_batch([scoring_item(e, keep, self._objective) for e, keep in work], self._device)
+        scored = self.backend.forward(self._request(batch, loss))
+        assert scored.total is not None
+        assert scored.losses is not None
+        self.backend.backward(scored.total / num_active)
+        tally.add_tokens(scored.losses, scored.log_probs, loss)
+        tally.num_tokens += batch.input_ids.numel()
 
-    def _losses(
-        self, student: TokenLogProbs, experiences: list[Experience], active: list[NDArray[np.bool_]], tally: StepTally
-    ) -> torch.Tensor:
-        objective = self._config.objective
-        behaviour_N = self._gather([behaviour_log_probs_of(e.rollout) for e in experiences], active)
-        if isinstance(objective, SdpoObjective):
-            scores = [e.scores for e in experiences if e.scores is not None]
-            assert student.support is not None
-            assert student.tail is not None
-            teacher_sampled_N = self._gather([s.sampled_log_probs for s in scores], active)
-            losses_N = sdpo_token_loss(
-                student.support,
-                student.tail,
-                self._gather([s.support_log_probs for s in scores], active),
-                self._gather([s.tail_log_probs for s in scores], active),
-                student.sampled,
-                behaviour_N,
-                objective,
-            )
-            tally.add_tokens(losses_N, student, behaviour_N, teacher_sampled_N, objective.is_clip)
-            return losses_N
-        advantage = [np.full(len(keep), e.advantage, np.float32) for e, keep in zip(experiences, active, strict=True)]
-        losses_N = grpo_token_loss(
-            student.sampled, student.sampled.detach(), behaviour_N, self._gather(advantage, active), objective
-        )
-        tally.add_tokens(losses_N, student, behaviour_N, None, objective.tis_clip)
-        return losses_N
+    def _stand_by(self) -> None:
+        """A rank without work takes part in the others' collectives, with weight zero."""
+        batch = idle_batch(self._objective.top_k if asked_support(self._objective) == "given" else 0, self._device)
+        scored = self.backend.forward(self._request(batch, _weightless))
+        assert scored.total is not None
+        self.backend.backward(scored.total)
 
-    def _gather(self, arrays: Sequence[NDArray[np.float32]], active: Sequence[NDArray[np.bool_]]) -> torch.Tensor:
-        """float32 [N, ...]: the active positions of each attempt's [T, ...]."""
-        parts = [array[keep] for array, keep in zip(arrays, active, strict=True)]
-        return torch.from_numpy(np.concatenate(parts)).to(self._device)
+    def _request(self, batch: ScoringBatch, loss: TokenLoss) -> ScoreRequest:
+        support = asked_support(self._objective)
+        return ScoreRequest(batch=batch, temperature=self._temperature, support=support, loss=loss)
 
-    def _update(self, num_active: int) -> tuple[float, float, bool]:
-        """Clip, warm up, step. Returns learning rate, gradient norm before clipping, and whether it stepped."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        learning_rate = self._settings.learning_rate
-        if self._settings.warmup_steps:
-            learning_rate *= min(1.0, (self.optimizer_step + 1) / self._settings.warmup_steps)
-        if num_active == 0 or not math.isfinite(grad_norm):
-            return learning_rate, grad_norm, False
-        scale = min(1.0, self._settings.max_grad_norm / (grad_norm + 1e-6))
-        torch._foreach_mul_([local_part(g) for g in gradients], scale)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer_step += 1
-        return learning_rate, grad_norm, True
+    def _learning_rate(self) -> float:
+        """Linear warm-up over optimizer steps, then constant."""
+        settings = self._settings
+        if not settings.warmup_steps:
+            return settings.learning_rate
+        return settings.learning_rate * min(1.0, (self.backend.optimizer_step + 1) / settings.warmup_steps)
 
 
-def _item(experience: Experience, keep: NDArray[np.bool_], wants_support: bool) -> ScoringItem:
-    rollout = experience.rollout
-    return ScoringItem(
-        context_ids=rollout.prompt_ids,
-        response_ids=rollout.response_ids,
-        keep=keep,
-        support_ids=support_ids_of(rollout) if wants_support else None,
-    )
+def _num_active(work: Work) -> int:
+    return sum(int(keep.sum()) for _, keep in work)
+
+
+def _weightless(student: TokenLogProbs, rows: slice) -> torch.Tensor:
+    return 0.0 * student.sampled

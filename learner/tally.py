@@ -1,55 +1,161 @@
-"""What one training step measured, summed over micro-batches and ranks."""
+"""What the optimizer steps of one rollout batch measured, over their tokens and all ranks.
+
+N active tokens of one micro-batch.
+"""
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 
+from learner.loss import MicroBatchLoss
 from learner.scoring import TokenLogProbs
+from sdpo.config import GrpoObjective, SdpoObjective
+from sdpo.importance import LARGEST_LOG_RATIO
+from sdpo.policy_gradient import reference_kl
+from sdpo.types import Experience
 
-SUMS = ("loss", "teacher_gap", "engine_gap_mean", "entropy", "is_clipped_fraction")
-"""Metrics that are means over active tokens. teacher_gap: log q - log p of the sampled tokens, 0 without teacher."""
+MEANS = (
+    "loss",
+    "entropy",
+    "engine_gap_mean",
+    "is_clipped_fraction",
+    "tis_clipped_fraction",
+    "grpo_clipped_fraction",
+    "reference_kl",
+    "signal_fraction",
+    "teacher_gap",
+    "teacher_kl",
+    "teacher_entropy",
+)
+"""Means over tokens, exact whatever the micro-batches and ranks: over the active tokens; the teacher's three over those
+that a teacher scored; signal_fraction over all that the model wrote. One without tokens is left out.
+
+loss: the objective, importance weights and anchor included. entropy, teacher_entropy: nats, of the student and the
+teacher. teacher_gap: log q - log p of the sampled token. teacher_kl: see `learner.loss.MicroBatchLoss`.
+engine_gap: |log pi_old - log pi_roll| of the sampled token, with pi_old the student itself on the first step.
+is_clipped, tis_clipped: the token's ratio to pi_old, and pi_old's to the engine, lies above its cap (with
+clipped_surrogate no token is capped by the first). grpo_clipped: the group-relative term gives the token no gradient,
+because its ratio passed the clip. reference_kl: k3. signal_fraction: a teacher scored the token, or its group-relative
+advantage is not 0.
+"""
 
 
-class StepTally:
+class BatchTally:
     """Collects per-token values without gradients; `metrics` reduces them over all ranks (a collective)."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+        self._sums = torch.zeros(len(MEANS), dtype=torch.float64, device=device)
+        self._counts = torch.zeros_like(self._sums)
         self._engine_gaps: list[torch.Tensor] = []
-        self._padded_tokens = self._tokens = 0
+        self._num_active = self._num_left_out = 0
+        self._grad_norms: list[float] = []
+        self._learning_rate: float | None = None
+        self.num_tokens = self.steps_idle = self.steps_not_finite = 0
 
     @torch.no_grad()
-    def add_tokens(
-        self,
-        losses_N: torch.Tensor,
-        student: TokenLogProbs,
-        behaviour_N: torch.Tensor,
-        teacher_sampled_N: torch.Tensor | None,
-        clip: float | None,
-    ) -> None:
-        """`clip` is the cap of the importance ratio of student over engine."""
-        ratio_log_N = student.sampled - behaviour_N
-        gap_N = torch.zeros_like(ratio_log_N) if teacher_sampled_N is None else teacher_sampled_N - student.sampled
-        clipped_N = torch.zeros_like(ratio_log_N) if clip is None else (ratio_log_N.exp() > clip).float()
-        rows = torch.stack([losses_N.detach(), gap_N, ratio_log_N.abs(), student.entropy, clipped_N])
-        self._sums += rows.double().sum(1)
-        self._engine_gaps.append(ratio_log_N.abs())
+    def add_tokens(self, losses_N: torch.Tensor, student: TokenLogProbs, loss: MicroBatchLoss) -> None:
+        """One micro-batch after its forward: `losses_N` [N] and the student's log-probs as `loss` saw them."""
+        targets, objective = loss.targets, loss.objective
+        log_old_N = student.sampled if targets.old is None else targets.old
+        engine_gap_N = (log_old_N - targets.behaviour).abs()
+        self._engine_gaps.append(engine_gap_N)
+        self._num_active += len(losses_N)
+        self._add("loss", losses_N)
+        self._add("entropy", student.entropy)
+        self._add("engine_gap_mean", engine_gap_N)
+        if objective.tis_clip is not None:
+            self._add("tis_clipped_fraction", log_old_N - targets.behaviour > _log_cap(objective.tis_clip))
+        if targets.reference is not None:
+            self._add("reference_kl", reference_kl(student.sampled, targets.reference))
+        signal_N = targets.has_teacher
+        if isinstance(objective, GrpoObjective) or objective.grpo_weight > 0:
+            clips = objective if isinstance(objective, GrpoObjective) else objective.grpo
+            ratio_N, rises_N = (student.sampled - log_old_N).exp(), targets.advantage > 0
+            too_high_N = ratio_N > torch.where(rises_N, 1 + clips.clip_high, clips.dual_clip)
+            too_low_N = ~rises_N & (ratio_N < 1 - clips.clip_low)
+            self._add("grpo_clipped_fraction", (too_high_N | too_low_N) & (targets.advantage != 0))
+            signal_N = signal_N | (targets.advantage != 0)
+        self._add("signal_fraction", signal_N)
+        if isinstance(objective, SdpoObjective):
+            self._add_teacher(student, loss, objective, log_old_N)
 
-    def add_work(self, padded_tokens: int, tokens: int) -> None:
-        """Tokens that went through the model, with and without padding."""
-        self._padded_tokens += padded_tokens
-        self._tokens += tokens
+    def _add_teacher(
+        self, student: TokenLogProbs, loss: MicroBatchLoss, objective: SdpoObjective, log_old_N: torch.Tensor
+    ) -> None:
+        has_teacher_N = loss.targets.has_teacher
+        assert loss.targets.teacher_sampled is not None
+        if objective.is_clip is not None and objective.estimator != "clipped_surrogate":
+            self._add("is_clipped_fraction", student.sampled - log_old_N > _log_cap(objective.is_clip), has_teacher_N)
+        self._add("teacher_gap", loss.targets.teacher_sampled - student.sampled, has_teacher_N)
+        self._add("teacher_kl", loss.teacher_kl, has_teacher_N)
+        self._add("teacher_entropy", loss.teacher_entropy, has_teacher_N)
+
+    def add_left_out(self, experiences: Sequence[Experience]) -> None:
+        """Attempts of this rank without an active token."""
+        self._num_left_out += sum(int(experience.rollout.model_mask.sum()) for experience in experiences)
+
+    def add_step(self, learning_rate: float, grad_norm: float, stepped: bool) -> None:
+        """What the backend answered; the same on all ranks. `grad_norm` is that before clipping."""
+        self._learning_rate = learning_rate
+        if stepped:
+            self._grad_norms.append(grad_norm)
+        else:
+            self.steps_not_finite += 1
 
     def metrics(self) -> dict[str, float]:
-        """Means over the active tokens of all ranks; `engine_gap_p99` is the largest of the ranks' own."""
-        gaps = torch.cat(self._engine_gaps) if self._engine_gaps else torch.zeros(0, device=self._device)
-        counts = torch.tensor([len(gaps), self._padded_tokens, self._tokens], dtype=torch.float64, device=self._device)
-        totals = torch.cat([self._sums, counts])
+        """`MEANS`; `engine_gap_p99`, the gap that 99 % of the active tokens do not pass; `active_tokens`, and
+        `tokens` that went through the model, prompts included; and of the mini-batches `steps_taken`, `steps_idle`
+        (no active token), `steps_not_finite`, and where a step was taken `grad_norm` (mean), `grad_norm_max` and the
+        last `learning_rate`.
+        """
+        return self._token_metrics() | self._step_metrics()
+
+    def _step_metrics(self) -> dict[str, float]:
+        norms = self._grad_norms
+        found = {
+            "steps_taken": float(len(norms)),
+            "steps_idle": float(self.steps_idle),
+            "steps_not_finite": float(self.steps_not_finite),
+        }
+        if norms and self._learning_rate is not None:
+            found |= {"grad_norm": sum(norms) / len(norms), "grad_norm_max": max(norms)}
+            found["learning_rate"] = self._learning_rate
+        return found
+
+    def _token_metrics(self) -> dict[str, float]:
+        work = [self._num_active, self.num_tokens, self._num_left_out]
+        totals = torch.cat([self._sums, self._counts, torch.tensor(work, dtype=torch.float64, device=self._device)])
         dist.all_reduce(totals)
-        rank = max(1, -(-len(gaps) * 99 // 100))
-        p99 = gaps.kthvalue(rank).values.double() if len(gaps) else torch.zeros((), dtype=torch.float64)
-        p99 = p99.to(self._device)
-        dist.all_reduce(p99, dist.ReduceOp.MAX)
-        *sums, num_active, padded_tokens, tokens = totals.tolist()
-        means = {name: value / max(num_active, 1.0) for name, value in zip(SUMS, sums, strict=True)}
-        return means | {"engine_gap_p99": float(p99), "tokens": tokens, "padded_tokens": padded_tokens}
+        sums, counts = totals[: len(MEANS)].tolist(), totals[len(MEANS) : 2 * len(MEANS)].tolist()
+        num_active, num_tokens, num_left_out = (int(n) for n in totals[2 * len(MEANS) :].tolist())
+        counts[MEANS.index("signal_fraction")] += num_left_out
+        found = {name: total / n for name, total, n in zip(MEANS, sums, counts, strict=True) if n}
+        if num_active:
+            found["engine_gap_p99"] = self._gap_quantile(num_active)
+        return found | {"active_tokens": float(num_active), "tokens": float(num_tokens)}
+
+    def _gap_quantile(self, num_active: int) -> float:
+        """The gap of rank ceil(0.99 N) from the smallest, exact: every rank sends its largest N - ceil(0.99 N) + 1."""
+        size = num_active - math.ceil(num_active * 99 / 100) + 1
+        gaps = torch.cat(self._engine_gaps) if self._engine_gaps else torch.zeros(0, device=self._device)
+        largest = torch.full((size,), -1.0, device=self._device)
+        kept = gaps.topk(min(size, len(gaps))).values
+        largest[: len(kept)] = kept
+        everyones = [torch.empty_like(largest) for _ in range(dist.get_world_size())]
+        dist.all_gather(everyones, largest)
+        return float(torch.cat(everyones).topk(size).values[-1])
+
+    def _add(self, name: str, values_N: torch.Tensor, where_N: torch.Tensor | None = None) -> None:
+        place = MEANS.index(name)
+        if where_N is not None:
+            values_N = values_N[where_N]
+        self._sums[place] += values_N.double().sum()
+        self._counts[place] += len(values_N)
+
+
+def _log_cap(cap: float) -> float:
+    """A cap beyond e^20 is never reached: log-ratios are cut there."""
+    return min(math.log(cap), LARGEST_LOG_RATIO)
