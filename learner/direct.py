@@ -4,43 +4,44 @@ Rank 0 sends; the other ranks gather. The orchestrator opens and closes the upda
 side makes vLLM's handshake and sends one round. vllm is imported here only, and only when such a sender is made.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 import torch
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from learner.publish import gathered
+from learner.backends.base import Backend
 from sdpo.config import RunConfig
 from sdpo.errors import StageTimeout, WeightSyncError
 from sdpo.weights import StreamTally
 
 
-class MasterSource:
-    """vLLM's `WeightSource` over the learner's masters: checkpoint names, the compute dtype, one tensor at a time.
+class PolicySource:
+    """vLLM's `WeightSource` over the learner's policy: checkpoint names, the compute dtype, one tensor at a time.
 
     Iterating is a collective: the same order on every rank. `tally` holds what the last pass yielded.
     """
 
-    def __init__(self, masters: Callable[[], Iterator[tuple[str, torch.Tensor]]], dtype: torch.dtype) -> None:
-        self._masters, self._dtype = masters, dtype
+    def __init__(self, backend: Backend, dtype: torch.dtype) -> None:
+        self._backend, self._dtype = backend, dtype
         self.tally = StreamTally()
 
     def metadata(self) -> list[Any]:
         """vLLM's `ParamMeta` of every tensor, in order; gathers nothing."""
         from vllm.distributed.weight_transfer import ParamMeta
 
-        return [ParamMeta(name, self._dtype, tuple(master.shape)) for name, master in self._masters()]
+        return [ParamMeta(name, self._dtype, shape) for name, shape in self._backend.tensor_shapes().items()]
 
     @property
     def largest_bytes(self) -> int:
         """Bytes of the largest tensor."""
-        return max(master.numel() for _, master in self._masters()) * self._dtype.itemsize
+        return max(math.prod(shape) for shape in self._backend.tensor_shapes().values()) * self._dtype.itemsize
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         self.tally = StreamTally()
-        for name, tensor in gathered(self._masters(), self._dtype):
+        for name, tensor in self._backend.full_tensors(self._dtype):
             self.tally.announce(name, str(self._dtype).removeprefix("torch."), tuple(tensor.shape), tensor.nbytes)
             yield name, tensor
 
@@ -88,7 +89,7 @@ class DirectSender:
     """vLLM's trainer engine, joined with a fixed set of receivers. Make, use and close it on every rank."""
 
     def __init__(
-        self, config: RunConfig, rank: int, source: MasterSource, client: RolloutClient, meeting_place: tuple[str, int]
+        self, config: RunConfig, rank: int, source: PolicySource, client: RolloutClient, meeting_place: tuple[str, int]
     ) -> None:
         """Make the handshake. meeting_place: (ip, free port) of rank 0's node; other ranks' do not matter."""
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
@@ -111,7 +112,7 @@ class DirectSender:
 
 
 def _trainer_info(
-    config: RunConfig, rank: int, world_size: int, source: MasterSource, meeting_place: tuple[str, int]
+    config: RunConfig, rank: int, world_size: int, source: PolicySource, meeting_place: tuple[str, int]
 ) -> Any:
     """Packed both ways: bounded memory, and receivers that keep copies, not views of the sender's memory."""
     bucket_bytes = config.weights.bucket_bytes

@@ -1,42 +1,32 @@
 """The teacher's weights as a float32 moving average of the masters, sharded like them (paper, A.2)."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 
-from learner.model import local_part
+from learner.backends.base import Backend
 
 
 class WeightEma:
-    """theta' <- (1 - rate) theta' + rate theta, started at theta_0. `tensors` maps names to sharded float32."""
+    """theta' <- (1 - rate) theta' + rate theta, started at theta_0. `tensors` are sharded and named as
+    `Backend.masters`. With LoRA it is the average of the adapters' factors A and B, not of their product.
+    """
 
-    def __init__(self, masters: Iterable[tuple[str, torch.Tensor]], rate: float) -> None:
-        self._rate = rate
-        self._masters = dict(masters)
-        self.tensors = {name: master.detach().clone() for name, master in self._masters.items()}
+    def __init__(self, backend: Backend, rate: float) -> None:
+        self._backend, self._rate = backend, rate
+        self.tensors: dict[str, torch.Tensor] = {name: master.clone() for name, master in backend.masters.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """One step. Local: no communication."""
-        torch._foreach_lerp_(self._local(self.tensors), self._local(self._masters), self._rate)
+        masters = self._backend.masters
+        torch._foreach_lerp_(list(self.tensors.values()), [masters[name] for name in self.tensors], self._rate)
 
-    @contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """Inside, the model computes with the average; afterwards the masters are back, to the bit."""
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
 
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for held, master in zip(self._local(self.tensors), self._local(self._masters), strict=True):
-            kept = master.clone()
-            master.copy_(held)
-            held.copy_(kept)
-
-    @staticmethod
-    def _local(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        return [local_part(tensor.detach()) for tensor in tensors.values()]
+@torch.no_grad()
+def exchange(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> None:
+    """Exchange the values of tensors of the same name, one at a time."""
+    for name, tensor in left.items():
+        kept = tensor.clone()
+        tensor.copy_(right[name])
+        right[name].copy_(kept)

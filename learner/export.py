@@ -10,21 +10,19 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from learner.publish import gathered
-
 SHARD_BYTES = 2**30
-Shards = Iterable[tuple[str, torch.Tensor]]
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 
 
 def export_model(
     folder: str,
     source: str,
-    shards: Iterable[tuple[str, torch.Tensor]],
+    tensors: Iterable[tuple[str, torch.Tensor]],
     dtype: torch.dtype,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write to `folder`; config and tokenizer files are copied from `source`. A collective; rank 0 writes.
+    """Write whole `tensors`, which are in `dtype`, to `folder`; config and tokenizer files are copied from `source`. A
+    collective; rank 0 writes.
 
     Holds at most `shard_bytes` of weights (or one larger tensor) at a time.
     """
@@ -32,7 +30,7 @@ def export_model(
     if writes:
         _copy_small_files(Path(source), Path(folder), dtype)
     writer = _ShardWriter(Path(folder), shard_bytes)
-    for name, tensor in gathered(shards, dtype):
+    for name, tensor in tensors:
         if writes:
             writer.add(name, tensor.cpu())
     if writes:

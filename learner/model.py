@@ -1,19 +1,16 @@
-"""Loading a Hugging Face causal LM, and sharding it with FSDP2: float32 masters, compute in the config's dtype."""
+"""Loading a Hugging Face causal LM, and the policy to train."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from learner.scoring import ScoringModel
+from learner.lora import add_adapters
+from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError, ModelError
 
 LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -37,6 +34,16 @@ def load_causal_lm(folder: str, dtype: torch.dtype) -> PreTrainedModel:
     if absent:
         raise ModelError(f"model.path={folder}: parameter {absent[0]} is not in its safetensors files")
     return model.eval()
+
+
+def load_policy(config: RunConfig) -> PreTrainedModel:
+    """`model.path` on CPU as it is trained: float32, or with LoRA frozen in the compute dtype with float32 adapters.
+    Raises `ModelError`, one line.
+    """
+    model = load_causal_lm(config.model.path, torch.float32)
+    if config.learner.lora is not None:
+        add_adapters(model, config.learner.lora, torch_dtype(config.model.dtype), config.seed)
+    return model
 
 
 def checkpoint_names(folder: str) -> set[str]:
@@ -65,39 +72,6 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     if not isinstance(layers, nn.ModuleList):
         raise ModelError(f"{type(model).__name__}: no list of decoder layers; allowed: Llama-like causal LMs")
     return layers
-
-
-def shard(model: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype, logits_chunk_tokens: int) -> ScoringModel:
-    """FSDP2 on every decoder layer and on the root. Parameters stay float32; compute is in `dtype`.
-
-    Everything is resharded after its forward: a forward without backward must not leave gathered weights behind,
-    which the next forward would use instead of the updated ones.
-    """
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    scoring = ScoringModel(model, logits_chunk_tokens)
-    for layer in decoder_layers(model):
-        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    fully_shard(scoring, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    return scoring
-
-
-def named_masters(scoring: ScoringModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name in the Hugging Face checkpoint, sharded float32 parameter); a tied head appears once."""
-    yield from scoring.hf_model.named_parameters()
-
-
-def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's shard of a DTensor, sharing memory with it."""
-    assert isinstance(tensor, DTensor)
-    local: torch.Tensor = tensor.to_local()
-    return local
-
-
-def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """All shards of a DTensor together. A collective."""
-    assert isinstance(tensor, DTensor)
-    full: torch.Tensor = tensor.full_tensor()
-    return full
 
 
 def pick_device(num_gpus: float) -> torch.device:

@@ -1,32 +1,21 @@
-"""Sending weights: gathered one tensor at a time, cast to the compute dtype, grouped into buckets."""
+"""Sending weights: whole tensors one at a time, grouped into buckets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 
 from learner.batch import ScoringItem, make_batch
-from learner.model import full_tensor
-from learner.scoring import ScoringModel
+from learner.scoring import Scored, ScoreRequest
 from sdpo.types import Float32, Int32, Version
 from sdpo.weights import StreamTally, UInt8, WeightBucket, WeightManifest, make_buckets
 
 RawTensor = tuple[str, str, tuple[int, ...], UInt8]
 
 
-def gathered(shards: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, full tensor on the learner's device in `dtype`), one at a time. A collective: run it to the end on every
-    rank.
-    """
-    for name, shard in shards:
-        yield name, full_tensor(shard.detach().to(dtype)).contiguous()
-
-
-def weight_buckets(
-    shards: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype, bucket_bytes: int
-) -> Iterator[WeightBucket]:
-    """The stream's buckets. Holds one bucket and one tensor at a time."""
-    return make_buckets((_raw(name, tensor) for name, tensor in gathered(shards, dtype)), bucket_bytes)
+def weight_buckets(tensors: Iterable[tuple[str, torch.Tensor]], bucket_bytes: int) -> Iterator[WeightBucket]:
+    """The stream's buckets. Holds one bucket and one tensor at a time; a collective if `tensors` is."""
+    return make_buckets((_raw(name, tensor) for name, tensor in tensors), bucket_bytes)
 
 
 def manifest_of(tally: StreamTally, version: Version, probe_ids: Int32, probe_log_probs: Float32) -> WeightManifest:
@@ -43,15 +32,14 @@ def manifest_of(tally: StreamTally, version: Version, probe_ids: Int32, probe_lo
 
 
 @torch.no_grad()
-def probe_log_probs(model: ScoringModel, probe_ids: Int32, device: torch.device) -> Float32:
-    """float32 [P-1]: tokens 1..P-1 given their prefixes at temperature 1. With FSDP a collective."""
+def probe_log_probs(score: Callable[[ScoreRequest], Scored], probe_ids: Int32, device: torch.device) -> Float32:
+    """float32 [P-1]: tokens 1..P-1 given their prefixes at temperature 1. A collective if `score` is."""
     rest = probe_ids[1:]
     item = ScoringItem(
         context_ids=probe_ids[:1], response_ids=rest, keep=np.ones(len(rest), np.bool_), support_ids=None
     )
-    batch = make_batch([item], device)
-    scores = model(batch.input_ids, batch.positions, batch.sampled_ids, None, 1.0)
-    log_probs: Float32 = scores.sampled.cpu().numpy()
+    request = ScoreRequest(batch=make_batch([item], device), temperature=1.0, support=None)
+    log_probs: Float32 = score(request).log_probs.sampled.cpu().numpy()
     return log_probs
 
 

@@ -1,7 +1,8 @@
 """One learner rank: a synchronous Ray actor that owns its shard of masters, AdamW and the teacher's average."""
 
+import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
@@ -9,27 +10,31 @@ from typing import Any
 import ray.util
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 
-from learner.checkpoint import load_checkpoint, save_checkpoint
-from learner.direct import DirectSender, MasterSource, RolloutClient
+from learner.backends import make_backend
+from learner.backends.base import Backend
+from learner.direct import DirectSender, PolicySource, RolloutClient
 from learner.ema import WeightEma
+from learner.experiences import Attached, join
 from learner.export import export_model
-from learner.messages import LearnerInfo, TrainRequest
-from learner.model import load_causal_lm, named_masters, pick_device, shard, torch_dtype
+from learner.messages import LearnerInfo, RecallRequest, ScoreReceipt, TrainRequest
+from learner.model import load_policy, pick_device, torch_dtype
 from learner.publish import manifest_of, probe_log_probs, weight_buckets
+from learner.recall import Recaller
 from learner.step import Trainer
 from sdpo.config import EmaTeacher, FrozenTeacher, RunConfig
 from sdpo.errors import InfrastructureError
 from sdpo.stacks import answer_stack_requests
-from sdpo.types import Experience, Int32, Rollout, TeacherScores, Version
+from sdpo.types import Int32, PolicyScores, Rollout, Version
 from sdpo.weights import Stream, StreamTally, WeightBucket, WeightManifest
 
 
 class LearnerRank:
     """Every method but `address` and `ping` is collective: call it on all ranks, then wait for all of them."""
 
+    _backend: Backend
     _trainer: Trainer
+    _recaller: Recaller
     _ema: WeightEma | None
 
     def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
@@ -53,22 +58,22 @@ class LearnerRank:
         torch.set_num_threads(self._config.learner.num_threads)
         torch.manual_seed(self._config.seed + self._rank)
         self._device = pick_device(self._config.learner.num_gpus)
-        hf_model = load_causal_lm(self._config.model.path, torch.float32)
+        hf_model = load_policy(self._config)
         self._join(master_addr, master_port)
-        mesh = init_device_mesh(self._device.type, (self._world_size,))
-        model = shard(hf_model, mesh, self._dtype, self._config.learner.logits_chunk_tokens).to(self._device)
-        self._trainer = Trainer(model, self._config, self._device)
+        self._backend = make_backend(hf_model, self._config, self._device)
         teacher = self._config.teacher.regularisation
         self._ema = None
         if self._config.uses_teacher and isinstance(teacher, EmaTeacher):
-            self._ema = WeightEma(named_masters(model), teacher.rate)
+            self._ema = WeightEma(self._backend, teacher.rate)
         if checkpoint_dir is not None:
-            load_checkpoint(checkpoint_dir, self._trainer, self._ema)
+            self._backend.load(checkpoint_dir, self._average)
+        self._trainer = Trainer(self._backend, self._config, self._device, self._after_step)
+        self._recaller = Recaller(self._backend, self._config, self._device)
         return LearnerInfo(
             rank=self._rank,
             world_size=self._world_size,
-            optimizer_step=self._trainer.optimizer_step,
-            num_parameters=sum(master.numel() for _, master in named_masters(model)),
+            optimizer_step=self._backend.optimizer_step,
+            num_parameters=sum(math.prod(shape) for shape in self._backend.tensor_shapes().values()),
             device=str(self._device),
             dtype=self._config.model.dtype,
         )
@@ -76,14 +81,22 @@ class LearnerRank:
     def ping(self) -> None:
         """Answers: the rank is alive and done with what it was asked before."""
 
-    def train(self, request: TrainRequest, *objects: Rollout | TeacherScores) -> dict[str, float]:
-        """One optimizer step; see `learner.messages.TrainRequest` for `objects` and `Trainer.step` for metrics.
+    def train(self, request: TrainRequest, *objects: Rollout | Attached) -> dict[str, float]:
+        """The optimizer steps of one rollout batch; `learner.messages.TrainRequest` describes `objects`,
+        `Trainer.train` the metrics.
 
-        Raises `InfrastructureError` if the objects do not belong together.
+        Raises `InfrastructureError` if the objects do not belong together or the ranks' plans differ.
         """
-        metrics = self._trainer.step(_join_experiences(request, objects), request.micro_batches)
-        self._teacher_is_due |= metrics["skipped"] == 0
+        metrics = self._trainer.train(join(request, objects), request.mini_batches)
+        self._teacher_is_due |= metrics["steps_taken"] > 0
         return metrics
+
+    def recall(self, request: RecallRequest, *rollouts: Rollout) -> list[ScoreReceipt | PolicyScores]:
+        """This rank's rollouts under the present policy, see `RecallRequest`.
+
+        Raises `InfrastructureError` if the ranks' plans differ.
+        """
+        return self._recaller.recall(request, rollouts)
 
     def update_teacher(self) -> bool:
         """Move the teacher's average towards the masters, once per rollout batch; not after a skipped step."""
@@ -101,16 +114,15 @@ class LearnerRank:
         """
         if stream == "teacher" and isinstance(self._config.teacher.regularisation, FrozenTeacher):
             raise ValueError("a frozen teacher has no stream: it keeps the weights of model.path")
-        model = self._trainer.model
-        averaged = self._ema if stream == "teacher" else None
-        shards = named_masters(model) if averaged is None else iter(averaged.tensors.items())
+        average = self._average if stream == "teacher" else None
         tally = StreamTally()
-        for bucket in weight_buckets(shards, self._dtype, self._config.weights.bucket_bytes):
+        tensors = self._backend.full_tensors(self._dtype, average)
+        for bucket in weight_buckets(tensors, self._config.weights.bucket_bytes):
             if self._rank == 0:
                 tally.add(bucket)
                 yield bucket
-        with averaged.swapped_in() if averaged is not None else nullcontext():
-            log_probs = probe_log_probs(model, probe_ids, self._device)
+        with nullcontext() if average is None else self._backend.swapped_in(average):
+            log_probs = probe_log_probs(self._backend.forward, probe_ids, self._device)
         if self._rank == 0:
             yield manifest_of(tally, version, probe_ids, log_probs)
 
@@ -122,31 +134,40 @@ class LearnerRank:
         The handshake is made again when they are not those of the last time. Rank 0 returns the manifest, and the
         first line of what went wrong by receiver; the other ranks take part and return None.
         """
-        model = self._trainer.model
         if self._direct is None or self._direct.receivers != receivers:
             self._leave_direct()
-            source = MasterSource(lambda: named_masters(model), self._dtype)
+            source = PolicySource(self._backend, self._dtype)
             client = RolloutClient(receivers, self._config.rollout.tensor_parallel, self._config.deadlines.weights_s)
             self._direct = DirectSender(self._config, self._rank, source, client, self.address())
         tally, failed = self._direct.send()
         if failed:
             self._leave_direct()
-        log_probs = probe_log_probs(model, probe_ids, self._device)
+        log_probs = probe_log_probs(self._backend.forward, probe_ids, self._device)
         return (manifest_of(tally, version, probe_ids, log_probs), failed) if self._rank == 0 else None
 
     def save(self, folder: str) -> None:
-        """Write this rank's shards of a resumable checkpoint."""
-        save_checkpoint(folder, self._trainer, self._ema)
+        """Write this rank's part of a resumable checkpoint. Raises `CheckpointError`, one line."""
+        self._backend.save(folder, self._average)
 
     def export(self, folder: str) -> None:
         """Write the policy as a Hugging Face folder in the compute dtype."""
-        export_model(folder, self._config.model.path, named_masters(self._trainer.model), self._dtype)
+        export_model(folder, self._config.model.path, self._backend.full_tensors(self._dtype), self._dtype)
 
     def close(self) -> None:
         """Leave the gang."""
         self._leave_direct()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+    def _after_step(self) -> None:
+        """The trainer has taken an optimizer step."""
+        teacher = self._config.teacher.regularisation
+        if self._ema is not None and isinstance(teacher, EmaTeacher) and teacher.every == "optimizer_step":
+            self._ema.update()
+
+    @property
+    def _average(self) -> Mapping[str, torch.Tensor] | None:
+        return None if self._ema is None else self._ema.tensors
 
     def _leave_direct(self) -> None:
         if self._direct is not None:
@@ -167,22 +188,3 @@ class LearnerRank:
         except RuntimeError as error:
             where = f"{master_addr}:{master_port}"
             raise InfrastructureError(f"learner-rank{self._rank} found no gang at {where}: {error}") from error
-
-
-def _join_experiences(request: TrainRequest, objects: tuple[Any, ...]) -> list[Experience]:
-    count = len(request.advantages)
-    if len(request.scored) != count or len(objects) != count + sum(request.scored):
-        raise InfrastructureError(
-            f"step {request.step}: {len(objects)} objects for {count} rollouts and {sum(request.scored)} teacher scores"
-        )
-    scores: Iterator[TeacherScores] = iter(objects[count:])
-    experiences = []
-    for rollout, scored, advantage in zip(objects[:count], request.scored, request.advantages, strict=True):
-        score = next(scores) if scored else None
-        if score is not None and (score.task_id, score.sample_index) != (rollout.task_id, rollout.sample_index):
-            raise InfrastructureError(
-                f"step {request.step}: scores of {score.task_id}#{score.sample_index} came with "
-                f"rollout {rollout.task_id}#{rollout.sample_index}"
-            )
-        experiences.append(Experience(rollout=rollout, scores=score, advantage=advantage))
-    return experiences

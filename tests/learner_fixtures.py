@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from learner.messages import ScoreReceipt, TrainRequest
-from learner.model import full_tensor
+from learner.messages import LearnerInfo, ScoreReceipt, TrainRequest
 from learner.packing import plan_micro_batches
 from learner.rank import LearnerRank
 from sdpo.config import RunConfig
 from sdpo.types import FinishReason, HindsightPrompt, Rollout, Segment, TeacherScores, Version
+from tests.backend_fixtures import full_gradients
 
 VERSION = Version(incarnation=0, batch=0)
 
@@ -127,16 +127,26 @@ def one_rank(config: RunConfig, checkpoint_dir: str | None = None) -> Iterator["
 
 def masters(learner: LearnerRank) -> dict[str, torch.Tensor]:
     """Copies of the full float32 weights of a one-rank learner."""
-    return {n: p.detach().full_tensor().clone() for n, p in learner._trainer.model.hf_model.named_parameters()}
+    return {name: tensor.clone() for name, tensor in learner._backend.full_tensors(torch.float32)}
 
 
 class ObservedRank(LearnerRank):
-    """A rank that also shows its gradients. `gradients` is collective."""
+    """A rank that keeps the gradients which `Backend.update` saw last."""
+
+    def setup(self, *arguments: Any) -> LearnerInfo:
+        info = super().setup(*arguments)
+        update = self._backend.update
+
+        def observed(learning_rate: float) -> tuple[float, bool]:
+            self._gradients = full_gradients(self._backend)
+            return update(learning_rate)
+
+        self._backend.update = observed  # type: ignore[method-assign]
+        return info
 
     def gradients(self) -> np.ndarray[Any, Any]:
-        """float32 [parameters], as the last step left them: summed over ranks and clipped."""
-        parts = [full_tensor(p.grad).flatten() for p in self._trainer._parameters if p.grad is not None]
-        return torch.cat(parts).numpy()
+        """float32 [trained parameters]: summed over ranks and micro-batches, before clipping."""
+        return torch.cat([gradient.flatten() for gradient in self._gradients.values()]).numpy()
 
 
 def scores_only(answer: Sequence[ScoreReceipt | TeacherScores]) -> list[TeacherScores]:

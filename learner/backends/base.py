@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from learner.scoring import ScoreRequest, Scored
+from learner.scoring import Scored, ScoreRequest
 
 
 class Backend(Protocol):
@@ -35,9 +35,8 @@ class Backend(Protocol):
         ...
 
     def update(self, learning_rate: float) -> tuple[float, bool]:
-        """(global gradient norm before clipping, whether it stepped). Clips to `learner.optimizer.max_grad_norm`, takes one
-        AdamW step, clears the gradients. A gradient that is not finite, or of which `discard` was asked, is cleared
-        without a step.
+        """(global gradient norm before clipping, whether it stepped). Clips to `learner.optimizer.max_grad_norm`, takes
+        one AdamW step, clears the gradients. A gradient that is not finite is cleared without a step.
         """
         ...
 
@@ -46,15 +45,21 @@ class Backend(Protocol):
         ...
 
     def swapped_in(self, tensors: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
-        """Inside, the model computes with `tensors` (as `masters`) instead; afterwards the masters are back, to the bit."""
+        """Inside, the model computes with `tensors` (as `masters`) and `tensors` are not to be read; afterwards both
+        are as before, to the bit.
+        """
         ...
 
     def full_tensors(
         self, dtype: torch.dtype, tensors: Mapping[str, torch.Tensor] | None = None
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name in the Hugging Face checkpoint, whole tensor in `dtype`) one at a time, on every rank, adapters merged; a
-        tied head once. `tensors` (as `masters`) instead of the masters, for the teacher's average.
+        """(name in the Hugging Face checkpoint, whole tensor in `dtype`) one at a time, on every rank, adapters merged;
+        a tied head once. `tensors` (as `masters`) instead of the masters, for the teacher's average.
         """
+        ...
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and whole shapes of what `full_tensors` yields, in order. Local: no communication."""
         ...
 
     def save(self, folder: str, average: Mapping[str, torch.Tensor] | None) -> None:
