@@ -60,11 +60,15 @@ def load_tokenizer(path: str) -> Any:
 
 def _check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout: list[Task]) -> None:
     """Refuse tasks whose prompt, or whose hindsight prompt at its shortest, would not fit, before anything starts."""
-    thinking, allowed = config.model.enable_thinking, config.max_prompt_tokens
+    thinking = config.model.enable_thinking
+    room, limit = config.max_prompt_tokens, config.tasks.max_prompt_tokens
+    allowed, where = room, f"{room}, model.max_model_len_tokens - rollout.sampling.max_response_tokens"
+    if limit is not None and limit < room:
+        allowed, where = limit, f"tasks.max_prompt_tokens={limit}"
     for task in [*train, *heldout]:
         length = len(render_prompt(tokenizer, task.messages, enable_thinking=thinking))
         if length > allowed:
-            raise PromptTooLong(f"task {task.id}: its prompt has {length} tokens; allowed: at most {allowed}")
+            raise PromptTooLong(f"task {task.id}: its prompt has {length} tokens; allowed: at most {where}")
     allowed = config.hindsight.max_prompt_tokens
     in_hindsight = train if config.uses_teacher else []
     for task in [*in_hindsight, *(heldout if config.evaluation.measure_repair else [])]:

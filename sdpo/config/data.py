@@ -29,6 +29,8 @@ class TasksConfig(Section):
     """Evaluation tasks; none switches evaluation off."""
     max_heldout: int | None = Field(default=None, gt=0)
     """Evaluate on the first this many held-out tasks only."""
+    max_prompt_tokens: int | None = Field(default=None, gt=0)
+    """Longest prompt of a task; a file with a longer one is refused. None: what the window leaves beside a response."""
     seed: int = 0
     """Seed of the order in which training tasks are visited."""
 

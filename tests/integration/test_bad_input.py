@@ -33,6 +33,7 @@ def refused(folder: Path, *overrides: str, run_file: str | Path = RUN_FILE) -> s
         ("rollout.sampling.top_p=0.9", ("rollout.sampling.top_p", "0.9", "1.0")),
         ("hindsight.max_prompt_tokens=100000", ("hindsight.max_prompt_tokens=100000", "at most")),
         ("hindsight.max_prompt_tokens=40", ("hindsight template", "hindsight.max_prompt_tokens=40")),
+        ("tasks.max_prompt_tokens=10", ("its prompt has", "tasks.max_prompt_tokens=10")),
         ("batch.tasks=1000000", ("batch.tasks=1000000", "at most")),
         ("tasks.train=nowhere.jsonl", ("nowhere.jsonl",)),
         ("model.path=no/such/model", ("no/such/model",)),

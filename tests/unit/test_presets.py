@@ -1,0 +1,162 @@
+"""The presets against the paper's hyperparameters, as tables of its numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from env_workers.worker import judge_deadline_s
+from sdpo.config import RunConfig
+from sdpo.config.load import dump_run_config, load_run_config
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MODELS = {"qwen3_8b": "models/Qwen3-8B", "olmo3_7b": "models/Olmo-3-7B-Instruct"}
+PRESETS = ("lcb_rich_feedback", "science_no_feedback", "tool_use")
+
+EVERYWHERE: dict[str, Any] = {
+    "batch.tasks": 32,
+    "batch.samples_per_task": 8,
+    "batch.max_staleness": 0,
+    "model.enable_thinking": False,
+    "model.dtype": "bfloat16",
+    "model.max_model_len_tokens": 18944,
+    "tasks.max_prompt_tokens": 2048,
+    "rollout.sampling.max_response_tokens": 8192,
+    "rollout.sampling.temperature": 1.0,
+    "rollout.sampling.top_p": 1.0,
+    "evaluation.every_steps": 5,
+    "evaluation.temperature": 0.6,
+    "evaluation.top_p": 0.95,
+    "learner.optimizer.weight_decay": 0.01,
+    "learner.optimizer.beta1": 0.9,
+    "learner.optimizer.beta2": 0.999,
+    "learner.optimizer.max_grad_norm": 1.0,
+    "learner.lora": None,
+    "objective.tis_clip": 2.0,
+    "objective.reference_kl": 0.0,
+}
+SDPO: dict[str, Any] = {
+    "objective.kind": "sdpo",
+    "objective.estimator": "support",
+    "objective.tail": True,
+    "objective.is_clip": 2.0,
+    "objective.advantage_clip": None,
+    "objective.grpo_weight": 0.0,
+    "teacher.regularisation.kind": "ema",
+    "teacher.regularisation.every": "batch",
+    "hindsight.max_prompt_tokens": 10240,
+    "hindsight.success_threshold": 0.5,
+    "hindsight.include_demo": True,
+    "hindsight.include_own_attempt": False,
+    "hindsight.exclude_own_success": True,
+    "hindsight.remove_thinking": True,
+    "hindsight.feedback_only_without_demo": True,
+}
+SDPO_SECTION_3: dict[str, Any] = {
+    "batch.mini_batch_tasks": 32,
+    "objective.divergence": "js",
+    "objective.js_teacher_weight": 0.5,
+    "objective.top_k": 100,
+    "teacher.regularisation.rate": 0.05,
+    "learner.optimizer.learning_rate": 1e-5,
+    "hindsight.include_feedback": False,
+}
+SDPO_SECTION_4: dict[str, Any] = {
+    "batch.mini_batch_tasks": 1,
+    "objective.divergence": "reverse_kl",
+    "objective.top_k": 20,
+    "teacher.regularisation.rate": 0.01,
+    "learner.optimizer.learning_rate": 1e-6,
+    "hindsight.include_feedback": True,
+}
+GRPO: dict[str, Any] = {
+    "objective.kind": "grpo",
+    "objective.clip_low": 0.2,
+    "objective.clip_high": 0.28,
+    "objective.dual_clip": 3.0,
+    "batch.mini_batch_tasks": 8,
+    "learner.optimizer.learning_rate": 1e-6,
+}
+SECTION_3: dict[str, Any] = {
+    "steps": 150,
+    "evaluation.samples_per_task": 16,
+    "learner.optimizer.warmup_steps": 10,
+}
+SECTION_4: dict[str, Any] = {
+    "steps": 80,
+    "evaluation.samples_per_task": 4,
+    "learner.optimizer.warmup_steps": 0,
+}
+STEPS_PER_BATCH = {
+    ("lcb_rich_feedback", "sdpo"): 32,
+    ("science_no_feedback", "sdpo"): 1,
+    ("tool_use", "sdpo"): 1,
+    ("lcb_rich_feedback", "grpo"): 4,
+    ("science_no_feedback", "grpo"): 4,
+    ("tool_use", "grpo"): 4,
+}
+OBJECTIVES_OWN = ("name", "batch.mini_batch_tasks", "objective", "hindsight", "teacher", "rollout.workers")
+"""What a GRPO run may have otherwise than its twin; besides optimizer steps, the engine's log-probs and the wait."""
+
+
+def load(preset: str, model: str, objective: str) -> RunConfig:
+    suffix = "_grpo" if objective == "grpo" else ""
+    return load_run_config(EXAMPLES / preset / f"{model}{suffix}.yaml")
+
+
+def value_of(config: RunConfig, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+@pytest.mark.parametrize("objective", ["sdpo", "grpo"])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_has_the_papers_numbers(preset: str, model: str, objective: str) -> None:
+    section = SECTION_4 if preset == "lcb_rich_feedback" else SECTION_3
+    sdpo = SDPO | (SDPO_SECTION_4 if preset == "lcb_rich_feedback" else SDPO_SECTION_3)
+    expected = EVERYWHERE | section | (sdpo if objective == "sdpo" else GRPO)
+    config = load(preset, model, objective)
+    assert {key: value_of(config, key) for key in expected} == expected
+    assert config.model.path == MODELS[model]
+    assert config.steps_per_batch == STEPS_PER_BATCH[preset, objective]
+    assert judge_deadline_s(config.env) <= config.deadlines.environment_s
+    assert config.weights_backend == "nccl"
+    roles = [config.rollout.workers * config.rollout.num_gpus, config.learner.ranks * config.learner.num_gpus]
+    assert sum(roles) + (config.teacher.num_gpus if config.uses_teacher else 0) == 4, "one node of 4 GPUs"
+    longest = config.hindsight.max_prompt_tokens + config.rollout.sampling.max_response_tokens
+    assert config.teacher.tokens_per_forward >= longest or not config.uses_teacher
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_twins_differ_in_the_objective_only(preset: str, model: str) -> None:
+    sdpo, grpo = (load(preset, model, objective).model_dump() for objective in ("sdpo", "grpo"))
+    assert sdpo["name"] != grpo["name"]
+    own = {"learner.optimizer.learning_rate", "rollout.max_logprobs", "deadlines.score_s", *OBJECTIVES_OWN}
+    assert flat(sdpo, own) == flat(grpo, own)
+
+
+def flat(values: dict[str, Any], left_out: set[str], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and values, without those that are left out."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        key = prefix + name
+        if key not in left_out:
+            found |= flat(value, left_out, f"{key}.") if isinstance(value, dict) else {key: value}
+    return found
+
+
+def test_every_preset_is_in_the_tables_and_reads_back_as_itself(tmp_path: Path) -> None:
+    files = sorted(f for preset in PRESETS for f in (EXAMPLES / preset).glob("*.yaml"))
+    assert [f.stem for f in files] == sorted([*MODELS, *(f"{m}_grpo" for m in MODELS)]) * len(PRESETS)
+    names = set()
+    for file in files:
+        config = load_run_config(file)
+        names.add(config.name)
+        (tmp_path / "again.yaml").write_text(dump_run_config(config))
+        assert load_run_config(tmp_path / "again.yaml") == config
+        assert all(len(line) <= 120 for line in file.read_text().splitlines())
+    assert len(names) == len(files), "every preset has a run directory of its own"
