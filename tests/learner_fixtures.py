@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from learner.experiences import ATTACHMENTS
 from learner.messages import LearnerInfo, ScoreReceipt, TrainRequest
-from learner.packing import plan_micro_batches
+from learner.packing import plan_mini_batches
 from learner.rank import LearnerRank
 from sdpo.config import RunConfig
-from sdpo.types import FinishReason, HindsightPrompt, Rollout, Segment, TeacherScores, Version
+from sdpo.types import Experience, FinishReason, HindsightPrompt, Rollout, Segment, TeacherScores, Version
 from tests.backend_fixtures import full_gradients
 
 VERSION = Version(incarnation=0, batch=0)
@@ -77,6 +78,8 @@ def random_scores(rollout: Rollout, support: int = 5, seed: int = 0) -> TeacherS
         support_log_probs=bins[:, :support],
         tail_log_probs=bins[:, support],
         sampled_log_probs=-3 * rng.random(len(rollout.response_ids), dtype=np.float32),
+        entropy=rng.random(len(rollout.response_ids), dtype=np.float32),
+        support_ids=None,
         version=VERSION,
     )
 
@@ -97,21 +100,41 @@ def hindsight_of(rollout: Rollout, token_ids: np.ndarray[Any, Any] | None = None
     )
 
 
-def requests(
-    rollouts: Sequence[Rollout], scored: Sequence[bool], ranks: int = 1, tokens: int = 8192, step: int = 0
-) -> list[TrainRequest]:
-    """One request per rank, as the orchestrator plans them; the advantage of attempt i is i % 3 - 1."""
-    lengths = [len(r.prompt_ids) + len(r.response_ids) for r in rollouts]
-    advantages = tuple(float(i % 3 - 1) for i in range(len(rollouts)))
+def random_experiences(count: int, scored: Sequence[bool] | None = None, seed: int = 0) -> list[Experience]:
+    """Random rollouts, and random scores where `scored` (by default all); the advantage of attempt i is i % 3 - 1."""
+    rollouts = random_rollouts(count, seed=seed)
+    flags = [True] * count if scored is None else scored
     return [
-        TrainRequest(
-            step=step,
-            advantages=advantages,
-            scored=tuple(scored),
-            micro_batches=tuple(tuple(part) for part in micro_batches),
-        )
-        for micro_batches in plan_micro_batches(lengths, ranks, tokens)
+        Experience(rollout=r, advantage=float(i % 3 - 1), scores=random_scores(r, seed=seed) if flag else None)
+        for i, (r, flag) in enumerate(zip(rollouts, flags, strict=True))
     ]
+
+
+def train_calls(
+    experiences: Sequence[Experience],
+    ranks: int = 1,
+    tokens: int = 8192,
+    mini_batches: Sequence[Sequence[int]] | None = None,
+) -> list[list[Any]]:
+    """The arguments of `LearnerRank.train` for each rank, as the orchestrator plans them: every rank gets its own
+    attempts only. `mini_batches` of indices; by default one of all attempts.
+    """
+    lengths = [e.num_tokens for e in experiences]
+    whole = [range(len(experiences))] if mini_batches is None else mini_batches
+    calls = []
+    for plan in plan_mini_batches(whole, lengths, ranks, tokens, 1):
+        mine = sorted(i for mini_batch in plan for part in mini_batch for i in part)
+        attached = [tuple(n for n in ATTACHMENTS if getattr(experiences[i], n) is not None) for i in mine]
+        request = TrainRequest(
+            step=0,
+            advantages=tuple(experiences[i].advantage for i in mine),
+            attached=tuple(attached),
+            mini_batches=tuple(tuple(tuple(mine.index(i) for i in part) for part in parts) for parts in plan),
+        )
+        calls.append([request])
+        for i, names in zip(mine, attached, strict=True):
+            calls[-1] += [experiences[i].rollout, *(getattr(experiences[i], name) for name in names)]
+    return calls
 
 
 @contextmanager
@@ -126,27 +149,29 @@ def one_rank(config: RunConfig, checkpoint_dir: str | None = None) -> Iterator["
 
 
 def masters(learner: LearnerRank) -> dict[str, torch.Tensor]:
-    """Copies of the full float32 weights of a one-rank learner."""
+    """Copies of the whole float32 weights."""
     return {name: tensor.clone() for name, tensor in learner._backend.full_tensors(torch.float32)}
 
 
 class ObservedRank(LearnerRank):
-    """A rank that keeps the gradients which `Backend.update` saw last."""
+    """A rank that keeps the gradients which `Backend.update` saw."""
 
     def setup(self, *arguments: Any) -> LearnerInfo:
         info = super().setup(*arguments)
+        self._gradients: list[torch.Tensor] = []
         update = self._backend.update
 
         def observed(learning_rate: float) -> tuple[float, bool]:
-            self._gradients = full_gradients(self._backend)
+            found = full_gradients(self._backend)
+            self._gradients.append(torch.cat([gradient.flatten() for gradient in found.values()]))
             return update(learning_rate)
 
         self._backend.update = observed  # type: ignore[method-assign]
         return info
 
     def gradients(self) -> np.ndarray[Any, Any]:
-        """float32 [trained parameters]: summed over ranks and micro-batches, before clipping."""
-        return torch.cat([gradient.flatten() for gradient in self._gradients.values()]).numpy()
+        """float32 [steps, trained parameters] of all steps so far: summed over ranks and micro-batches, not clipped."""
+        return torch.stack(self._gradients).numpy()
 
 
 def scores_only(answer: Sequence[ScoreReceipt | TeacherScores]) -> list[TeacherScores]:
