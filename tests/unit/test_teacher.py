@@ -18,11 +18,11 @@ from tests.learner_fixtures import (
     hindsight_of,
     make_config,
     one_rank,
+    random_experiences,
     random_rollout,
     random_rollouts,
-    random_scores,
-    requests,
     scores_only,
+    train_calls,
 )
 from tests.tiny_models import make_tiny_model
 
@@ -44,10 +44,9 @@ def started(
 
 
 def trained(learner: LearnerRank) -> None:
-    rollouts = random_rollouts(6)
-    scores = [random_scores(r) for r in rollouts]
+    (call,) = train_calls(random_experiences(6))
     for _ in range(3):
-        learner.train(requests(rollouts, [True] * 6)[0], *rollouts, *scores)
+        learner.train(*call)
         learner.update_teacher()
 
 
@@ -104,8 +103,8 @@ def test_teacher_stream_is_the_average(folder: Path) -> None:
         trained(learner)
         buckets, manifest = sent(learner, "teacher")
         _, policy = sent(learner, "policy")
-        assert learner._ema is not None
-        average = {n: t.full_tensor().clone() for n, t in learner._ema.tensors.items()}  # type: ignore[attr-defined]
+        tensors = learner._backend.full_tensors(torch.float32, learner._average)
+        average = {name: tensor.clone() for name, tensor in tensors}
     worker = started(folder, None)
     assert receive(worker, buckets, manifest).max_abs_diff <= 1e-5
     assert all(torch.equal(average[n], p.data) for n, p in worker._parameters.items())
@@ -137,6 +136,8 @@ def test_scores_do_not_depend_on_batching(folder: Path) -> None:
 def test_scores_are_distributions_at_every_position(folder: Path) -> None:
     for rollout, scores in zip(random_rollouts(8), scores_of(started(folder), VERSION), strict=True):
         assert (scores.task_id, scores.sample_index) == (rollout.task_id, rollout.sample_index)
+        assert scores.support_log_probs is not None
+        assert scores.tail_log_probs is not None
         assert scores.support_log_probs.shape == (len(rollout.response_ids), 5)
         total = np.exp(scores.support_log_probs).sum(-1) + np.exp(scores.tail_log_probs)
         np.testing.assert_allclose(total, 1, atol=1e-5)

@@ -33,7 +33,10 @@ SUPPORTS = ("rollout", "student", "teacher", "full", "none")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The initial model, and what the stream makes of it."""
     root = tmp_path_factory.mktemp("models")
-    return tuple(make_tiny_model(root / str(s), seed=s, vocab_size=VOCABULARY, dtype=torch.float32) for s in (0, 1))
+    first, second = (
+        make_tiny_model(root / str(seed), seed=seed, vocab_size=VOCABULARY, dtype=torch.float32) for seed in (0, 1)
+    )
+    return first, second
 
 
 def objective(support: str, **more: Any) -> dict[str, Any]:
