@@ -97,7 +97,7 @@ def _check_support(config: RunConfig, model: dict[str, Any]) -> None:
     mib = positions * vocabulary * BYTES_PER_LOG_PROB / 2**20
     if objective.support == "full" and mib > objective.full_support_mib:
         raise ConfigError(
-            f"objective.support=full: a batch's distributions can take {mib:.0f} MiB ({positions} positions x "
+            f"objective.support=full: a batch's distributions can take {mib:.4g} MiB ({positions} positions x "
             f"{vocabulary} tokens); allowed: at most objective.full_support_mib={objective.full_support_mib:g}"
         )
 

@@ -1,0 +1,45 @@
+"""What a run refuses before it starts anything, where the model has a say: supports and whole distributions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.inputs import Inputs
+from sdpo.config import RunConfig
+from sdpo.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "examples/tinycoder/model"
+VOCABULARY = json.loads((MODEL / "config.json").read_text())["vocab_size"]
+
+
+def load(objective: dict[str, Any]) -> Inputs:
+    """4 tasks x 3 samples x 64 tokens: 768 positions."""
+    tasks = {name: str(ROOT / f"examples/tinycoder/tasks/{name}.jsonl") for name in ("train", "heldout")}
+    config = {
+        "model": {"path": str(MODEL)},
+        "tasks": tasks,
+        "batch": {"tasks": 4, "samples_per_task": 3},
+        "rollout": {"sampling": {"max_response_tokens": 64}, "max_logprobs": 10**6},
+        "objective": {"kind": "sdpo"} | objective,
+    }
+    return Inputs.load(RunConfig.model_validate(config))
+
+
+def test_a_support_is_smaller_than_the_vocabulary() -> None:
+    assert load({"top_k": VOCABULARY - 1}).probe_ids.size > 0
+    allowed = rf"objective\.top_k={VOCABULARY}: allowed: below {VOCABULARY}, .*objective\.support=full"
+    with pytest.raises(ConfigError, match=allowed):
+        load({"top_k": VOCABULARY})
+
+
+def test_whole_distributions_have_a_budget() -> None:
+    needed_mib = 768 * VOCABULARY * 4 / 2**20
+    full = {"support": "full", "top_k": 0}
+    assert load(full | {"full_support_mib": needed_mib}).probe_ids.size > 0
+    with pytest.raises(ConfigError, match=r"objective\.support=full: .*768 positions.*objective\.full_support_mib="):
+        load(full | {"full_support_mib": needed_mib * 0.999})
+    tight = {"estimator": "sampled_token", "divergence": "reverse_kl", "top_k": 0, "full_support_mib": 1e-6}
+    assert load(full | tight).probe_ids.size > 0, "an estimator that looks at sampled tokens sends no distributions"
