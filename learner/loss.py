@@ -16,7 +16,6 @@ from learner.targets import ActiveRows, token_targets
 from sdpo.config import ObjectiveConfig, SdpoObjective
 from sdpo.divergence import append_tail, renormalise, reverse_kl
 from sdpo.objective import TokenTargets, token_losses
-from sdpo.policy_gradient import reference_kl
 from sdpo.types import Experience
 
 
@@ -47,8 +46,7 @@ class MicroBatchLoss:
 
     `targets` hold N tokens. After the forward `teacher_kl` [N] is the divergence of the student from the teacher, in
     nats, unweighted: KL(p||q) over the support's bins whatever the objective's own divergence, or where it has no
-    bins the estimate q/p - log(q/p) - 1 on the sampled tokens. `teacher_entropy` is [N]. Both are zero for tokens
-    without teacher.
+    bins the single-sample estimate log p - log q. `teacher_entropy` is [N]. Both are zero for tokens without teacher.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class MicroBatchLoss:
     def _divergence(self, student: TokenLogProbs, targets: TokenTargets) -> torch.Tensor:
         if targets.teacher_support is None:
             assert targets.teacher_sampled is not None
-            divergence = reference_kl(student.sampled, targets.teacher_sampled)
+            divergence = student.sampled - targets.teacher_sampled
         else:
             assert student.support is not None
             log_p = self._bins(student.support, student.tail)
