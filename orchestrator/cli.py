@@ -1,4 +1,5 @@
-"""`sdpo`: the command line. Bad input is one line and exit code 2; an interrupted run is 130; a broken one is 1."""
+"""`sdpo`: the command line. Bad input is one line and exit code 2; a run that an alarm stopped is 3; an interrupted one
+is 130; a broken one is 1."""
 
 import argparse
 import logging
@@ -6,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from sdpo.config.load import dump_run_config, load_run_config
-from sdpo.errors import RunInterrupted, SdpoError, UserError
+from sdpo.errors import SdpoError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from orchestrator.failures import one_line
 
         print(f"sdpo: {one_line(error)}", file=sys.stderr)
-        return error.exit_code if isinstance(error, UserError | RunInterrupted) else 1
+        return error.exit_code
 
 
 def _train(run_file: str, overrides: Sequence[str]) -> int:

@@ -45,7 +45,7 @@ async def train(
             finished = [await _next_group(buffer, config) for _ in range(config.batch.tasks)]
             groups = sorted(finished, key=lambda group: group.index)
             collected = time.monotonic()
-            metrics = batch_metrics(groups)
+            metrics = batch_metrics(groups, advantage_is_signal=config.trains_on_unscored)
             refuse_a_broken_world(metrics["attempts/dropped_fraction"], config)
             version = Version(incarnation=incarnation, batch=batch + 1)
             metrics |= await update(house, batch, groups, version) | time_metrics(groups)

@@ -13,8 +13,12 @@ from sdpo.types import FinishReason, HindsightPrompt
 from sdpo.weights import Stream
 
 
-def batch_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Of one rollout batch. `attempts/sampled` = judged + dropped."""
+def batch_metrics(groups: Sequence[Group], *, advantage_is_signal: bool) -> dict[str, float]:
+    """Of one rollout batch. `attempts/sampled` = judged + dropped.
+
+    An attempt carries a signal if there was something to show to the teacher or, with `advantage_is_signal`, if its
+    group-relative advantage is not 0.
+    """
     attempts = [a for g in groups for a in g.attempts]
     dropped = sum(len(g.dropped) for g in groups)
     metrics = {
@@ -26,8 +30,25 @@ def batch_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "groups/dropped": float(sum(not g.attempts for g in groups)),
     }
     if attempts:
-        metrics |= _of_attempts(attempts)
+        with_signal = [a for a in attempts if a.has_signal or (advantage_is_signal and a.advantage != 0)]
+        metrics |= _of_attempts(attempts) | _of_groups([g for g in groups if g.attempts])
+        metrics["signal/samples_fraction"] = len(with_signal) / len(attempts)
+        metrics["signal/tokens_fraction"] = _response_tokens(with_signal) / max(1, _response_tokens(attempts))
     return metrics
+
+
+def _of_groups(groups: Sequence[Group]) -> dict[str, float]:
+    """Success rates by task. `rollout/pass_rate_error` is the standard error of the batch's pass rate over tasks; with
+    one task, over its attempts."""
+    rates = [_mean(a.verdict.success for a in g.attempts) for g in groups]
+    mean = statistics.fmean(rates)
+    deviation = statistics.stdev(rates) if len(rates) > 1 else math.sqrt(mean * (1 - mean))
+    return {
+        "groups/success_rate": mean,
+        "groups/all_passed_fraction": _mean(rate == 1 for rate in rates),
+        "groups/none_passed_fraction": _mean(rate == 0 for rate in rates),
+        "rollout/pass_rate_error": deviation / math.sqrt(len(rates) if len(rates) > 1 else len(groups[0].attempts)),
+    }
 
 
 def _of_attempts(attempts: Sequence[AttemptRecord]) -> dict[str, float]:
@@ -82,6 +103,10 @@ def heldout_metrics(judged: Sequence[Judged], prefix: str) -> dict[str, float]:
         f"{prefix}/samples": float(len(judged)),
         f"{prefix}/response_tokens": _mean(j.header.num_response_tokens for j in judged) if judged else math.nan,
     }
+
+
+def _response_tokens(attempts: Iterable[AttemptRecord]) -> int:
+    return sum(a.header.num_response_tokens for a in attempts)
 
 
 def _num_chars_cut(hindsight: HindsightPrompt) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.evaluation import Evaluator, Judged
 from orchestrator.group import Group
+from orchestrator.health import Watch
 from orchestrator.house import House
 from orchestrator.measure import heldout_metrics
 from orchestrator.metrics_log import MetricsLog
@@ -33,6 +34,7 @@ class RunBooks:
     ) -> None:
         self._config, self._run_dir, self._house, self._log = config, run_dir, house, log
         self._evaluator, self._heldout, self._tokenizer = evaluator, heldout, tokenizer
+        self._watch = Watch(config.health, run_dir.path)
         self._checkpointed_steps = -1
 
     async def before_training(self) -> None:
@@ -40,6 +42,7 @@ class RunBooks:
         judged, metrics = await self._evaluate()
         if judged and self._config.evaluation.measure_repair:
             metrics |= heldout_metrics(await self._evaluator.repair(judged), "repair")
+        metrics |= self._watch.observe(0, metrics)[0]
         self._log.write(0, metrics)
         _say(0, self._config.steps, metrics)
 
@@ -50,16 +53,21 @@ class RunBooks:
         return (await self._evaluate())[1] if due else {}
 
     async def record(self, steps: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
-        """Write the step down, and a checkpoint when one is due."""
+        """Write the step down, and a checkpoint when one is due or an alarm begins.
+
+        Raises `StoppedByAlarm` where the config asks for it.
+        """
         if self._config.record.samples_per_step:
             file = self._run_dir.path / "samples" / f"step-{steps:06d}.jsonl"
             limit, timeout_s = self._config.record.samples_per_step, self._config.deadlines.checkpoint_s
             await asyncio.to_thread(record_samples, file, groups, limit, self._tokenizer, timeout_s)
         every = self._config.checkpoint.every_steps
-        if every and steps % every == 0:
+        health, begun = self._watch.observe(steps, metrics)
+        if begun or (every and steps % every == 0):
             await self.checkpoint(steps)
-        self._log.write(steps, metrics)
+        self._log.write(steps, {**metrics, **health})
         _say(steps, self._config.steps, metrics)
+        self._watch.sound(begun)
 
     async def checkpoint(self, steps: int) -> None:
         """Save everything that resuming needs, unless these steps are saved already."""

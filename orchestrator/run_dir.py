@@ -2,6 +2,7 @@
 
 config.yaml            the resolved config
 metrics.jsonl          one object a step; `tensorboard/` holds the same
+alarms.jsonl           one object for every alarm that began; missing if there was none
 samples/step-N.jsonl   what became of single attempts
 checkpoints/step-N/    learner state after N steps, state.json last; renamed into place when complete
 stacks/                what every thread was doing when a deadline passed
@@ -28,6 +29,7 @@ FREE_TO_CHANGE = (
     "checkpoint",
     "record",
     "evaluation",
+    "health",
     "dir",
     "max_learner_restarts",
     "max_worker_restarts",

@@ -7,7 +7,9 @@ broken part of the system: it is retried or it stops the run, and it is never a 
 
 
 class SdpoError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose. `exit_code` is the command line's."""
+
+    exit_code = 1
 
 
 class UserError(SdpoError):
@@ -67,3 +69,9 @@ class RunInterrupted(SdpoError):
     """The run stopped on request at a batch boundary, with a checkpoint."""
 
     exit_code = 130
+
+
+class StoppedByAlarm(SdpoError):
+    """An alarm ended the run, as `health.on_alarm: stop` asks for, with a checkpoint."""
+
+    exit_code = 3

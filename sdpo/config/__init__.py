@@ -7,6 +7,7 @@ from sdpo.config.data import (
     ModelConfig,
     TasksConfig,
 )
+from sdpo.config.health import HealthConfig
 from sdpo.config.roles import (
     BubblewrapSandbox,
     EmaTeacher,
@@ -35,6 +36,7 @@ __all__ = [
     "EvaluationConfig",
     "FrozenTeacher",
     "GrpoObjective",
+    "HealthConfig",
     "HindsightConfig",
     "LearnerConfig",
     "LiveTeacher",

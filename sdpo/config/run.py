@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from sdpo.config.algorithm import HindsightConfig, ObjectiveConfig, SdpoObjective
 from sdpo.config.base import Section
 from sdpo.config.data import BatchConfig, EvaluationConfig, ModelConfig, TasksConfig
+from sdpo.config.health import HealthConfig
 from sdpo.config.roles import EnvConfig, LearnerConfig, RolloutConfig, TeacherConfig, WeightsConfig
 
 
@@ -83,6 +84,8 @@ class RunConfig(Section):
     """How weights travel."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Held-out evaluation."""
+    health: HealthConfig = HealthConfig()
+    """Alarms."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints and resuming."""
     record: RecordConfig = RecordConfig()

@@ -119,7 +119,7 @@ def test_broken_attempts_are_dropped_and_a_group_that_shrank_too_far_is_dropped_
     gone = group_of(PASSED, BROKEN, BROKEN)
     assert gone.attempts == []
     assert len(gone.dropped) == 3
-    metrics = batch_metrics([kept, gone])
+    metrics = batch_metrics([kept, gone], advantage_is_signal=False)
     assert metrics["attempts/sampled"] == metrics["attempts/judged"] + metrics["attempts/dropped"] == 6
     assert metrics["rollout/reward"] == 1.0, "what was dropped is no reward of 0"
 

@@ -1,0 +1,46 @@
+"""Alarms: what is worth one, and what happens then."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sdpo.config.base import Section
+
+
+class HealthConfig(Section):
+    """`health`: what raises an alarm. A threshold of none switches its alarm off."""
+
+    on_alarm: Literal["warn", "stop"] = "warn"
+    """warn: a checkpoint, a line in alarms.jsonl and one on the terminal; stop: these, then the run ends with exit
+    code 3."""
+    window_steps: int = Field(default=5, gt=0)
+    """Steps whose mean is judged. An alarm that had no cause for as many steps is over."""
+    reference_steps: int = Field(default=20, gt=0)
+    """Steps before the window; entropy and length are compared with their median over these."""
+    entropy_share: float | None = Field(default=0.3, gt=0, lt=1)
+    """Alarm when the student's entropy falls below this share of its reference."""
+    length_share: float | None = Field(default=0.4, gt=0, lt=1)
+    """Alarm when the mean response length falls below this share of its reference."""
+    excusing_rise: float | None = Field(default=0.05, gt=0, lt=1)
+    """Falling entropy or length is no alarm while the pass rate rose by at least this from reference to window; none:
+    nothing excuses it."""
+    pass_rate_share: float | None = Field(default=0.75, gt=0, lt=1)
+    """Alarm when the pass rate, in training or on held-out tasks, falls below this share of its best so far and the
+    drop is more than chance."""
+    min_signal_share: float | None = Field(default=0.05, gt=0, lt=1)
+    """Alarm when fewer than this share of the judged attempts carry a signal."""
+    max_engine_gap_mean: float | None = Field(default=0.1, gt=0)
+    """Alarm when engine and learner differ by more than this in the log-probs of sampled tokens, on average."""
+    max_engine_gap_p99: float | None = Field(default=1.0, gt=0)
+    """Alarm when 1 % of the sampled tokens differ by more than this in log-prob between engine and learner."""
+    max_steps_not_finite: int | None = Field(default=0, ge=0)
+    """Optimizer steps of one batch that may be skipped because the gradient is not finite; more raise an alarm."""
+
+    @model_validator(mode="after")
+    def _reference_covers_a_window(self) -> Self:
+        if self.reference_steps < self.window_steps:
+            raise ValueError(
+                f"health.reference_steps={self.reference_steps}: allowed: at least "
+                f"health.window_steps={self.window_steps}"
+            )
+        return self
