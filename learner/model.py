@@ -9,7 +9,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from learner.attention import ATTENTION, require_packable
 from learner.lora import add_adapters
+from learner.recompute import enable_gradient_checkpointing
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError, ModelError
 
@@ -23,10 +25,11 @@ def load_causal_lm(folder: str, dtype: torch.dtype) -> PreTrainedModel:
     disable_progress_bar()
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+            folder, dtype=dtype, attn_implementation=ATTENTION, local_files_only=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.path={folder}: cannot be loaded: {_one_line(error)}") from error
+    require_packable(model)
     for key in LOGIT_TRANSFORMS:
         if getattr(model.config, key, None) not in (None, 1, 1.0):
             raise ModelError(f"model.path={folder}: {key} is set; allowed: models whose logits are the head's output")
@@ -41,6 +44,8 @@ def load_policy(config: RunConfig) -> PreTrainedModel:
     Raises `ModelError`, one line.
     """
     model = load_causal_lm(config.model.path, torch.float32)
+    if config.learner.gradient_checkpointing:
+        enable_gradient_checkpointing(decoder_layers(model))
     if config.learner.lora is not None:
         add_adapters(model, config.learner.lora, torch_dtype(config.model.dtype), config.seed)
     return model

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from learner.attention import attention_arguments
 from learner.batch import ScoringBatch
 from learner.chunk import TokenLogProbs
 from learner.head import Scored, ScoreRequest, ScoringHead, TokenLoss, mixed_scores
@@ -35,7 +36,10 @@ class ScoringModel(nn.Module):
     def hidden_states(self, batch: ScoringBatch) -> Tensor:
         """[N, H] after the last norm, of the positions that predict the scored tokens."""
         output = self.hf_model.base_model(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            **attention_arguments(batch),
         ).last_hidden_state
         hidden_NH: Tensor = output.flatten(0, 1).index_select(0, batch.positions)
         return hidden_NH
