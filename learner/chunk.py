@@ -39,14 +39,13 @@ class BinScores:
         support_logits_CK = logits_CV.gather(1, self._support_CK)
         logits_CV.scatter_(1, self._support_CK, EMPTY_TAIL_LOGIT)
         largest_C1 = logits_CV.amax(1, keepdim=True)
-        self._outside_CV = torch.sub(logits_CV, largest_C1, out=scratch_CV).exp_()
-        self._mass_C1 = self._outside_CV.sum(1, keepdim=True)
-        tail_C1 = largest_C1 + self._mass_C1.log()
+        self._outside_CV = torch.softmax(logits_CV, 1, out=scratch_CV)  # within the complement
+        tail_C1 = largest_C1 - self._outside_CV.amax(1, keepdim=True).log()
         total_C1 = torch.cat([support_logits_CK, tail_C1], 1).logsumexp(1, keepdim=True)
         support = support_logits_CK - total_C1
-        self._inside_CK, self._scale_C1 = support.exp(), (largest_C1 - total_C1).exp()
+        self._inside_CK, self._tail_mass_C1 = support.exp(), (tail_C1 - total_C1).exp()
         mean_logit = (self._inside_CK * support_logits_CK).sum(1, keepdim=True)
-        mean_logit += logits_CV.mul_(self._outside_CV).sum(1, keepdim=True) * self._scale_C1
+        mean_logit += logits_CV.mul_(self._outside_CV).sum(1, keepdim=True) * self._tail_mass_C1
         self.log_probs = TokenLogProbs(
             sampled=(sampled_C1 - total_C1)[:, 0],
             support_ids=support_CK,
@@ -58,9 +57,9 @@ class BinScores:
     def logits_gradient(self, sampled_C: Tensor, support_CK: Tensor | None, tail_C: Tensor | None) -> Tensor:
         """From the gradients of the log-probs to that of the logits [C, V], in the scratch buffer. Call once."""
         bins_CK = torch.zeros_like(self._inside_CK) if support_CK is None else support_CK
-        tail_C1 = torch.zeros_like(self._mass_C1) if tail_C is None else tail_C[:, None]
+        tail_C1 = torch.zeros_like(self._tail_mass_C1) if tail_C is None else tail_C[:, None]
         all_C1 = sampled_C[:, None] + bins_CK.sum(1, keepdim=True) + tail_C1
-        gradient_CV = self._outside_CV.mul_(tail_C1 / self._mass_C1 - all_C1 * self._scale_C1)
+        gradient_CV = self._outside_CV.mul_(tail_C1 - all_C1 * self._tail_mass_C1)
         gradient_CV.scatter_(1, self._support_CK, bins_CK - all_C1 * self._inside_CK)
         return gradient_CV.scatter_add_(1, self._sampled_C1, sampled_C[:, None])
 
@@ -73,16 +72,14 @@ class VocabularyScores:
     def __init__(self, logits_CV: Tensor, scratch_CV: Tensor, sampled_C: Tensor) -> None:
         self._sampled_C1 = sampled_C[:, None]
         largest_C1 = logits_CV.amax(1, keepdim=True)
-        self._probs_CV = torch.sub(logits_CV, largest_C1, out=scratch_CV).exp_()
-        mass_C1 = self._probs_CV.sum(1, keepdim=True)
-        self._probs_CV.div_(mass_C1)
-        support_CV = logits_CV.sub_(largest_C1 + mass_C1.log())
+        self._probs_CV = torch.softmax(logits_CV, 1, out=scratch_CV)
+        support_CV = logits_CV.sub_(largest_C1 - self._probs_CV.amax(1, keepdim=True).log())
         self.log_probs = TokenLogProbs(
             sampled=support_CV.gather(1, self._sampled_C1)[:, 0],
             support_ids=None,
             support=support_CV,
             tail=None,
-            entropy=-torch.linalg.vecdot(self._probs_CV, support_CV),
+            entropy=-torch.bmm(self._probs_CV[:, None], support_CV[:, :, None])[:, 0, 0],
         )
 
     def logits_gradient(self, sampled_C: Tensor, support_CV: Tensor | None, tail_C: Tensor | None) -> Tensor:

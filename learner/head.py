@@ -125,13 +125,15 @@ class _Chunks:
         """float32 accumulators: a weight's gradient is a sum over many chunks."""
         hidden_NH, weight_VH, _ = self._parts[0]
         self.hidden_gradient = torch.empty_like(hidden_NH) if hidden else None
-        self.weight_gradient = torch.zeros_like(weight_VH, dtype=self._wide) if weight else None
+        self.weight_gradient = torch.empty_like(weight_VH, dtype=self._wide) if weight else None
 
     def run(self) -> Scored:
         """Fills `scored` and whatever gradients are wanted."""
         num_positions, loss = len(self._parts[0][0]), self._request.loss
         found = _Results(num_positions, self._request, self._bins, self._logits)
         losses = None if loss is None else self._logits.new_empty(num_positions)
+        if num_positions == 0 and self.weight_gradient is not None:
+            self.weight_gradient.zero_()
         for start in range(0, num_positions, self._chunk_tokens):
             rows = slice(start, min(start + self._chunk_tokens, num_positions))
             scores = self._score(rows)
@@ -158,17 +160,15 @@ class _Chunks:
 
     def _chunk_logits(self, rows: slice) -> Tensor:
         """Logits over the temperature, [C, V], in the first buffer."""
-        count = rows.stop - rows.start
-        logits_CV, other_CV = self._logits[:count], self._scratch[:count]
+        logits_CV = self._logits[: rows.stop - rows.start]
         for index, (hidden_NH, weight_VH, share) in enumerate(self._parts):
-            target = logits_CV if index == 0 else other_CV
+            inputs, alpha = (hidden_NH[rows], weight_VH.T), share / self._request.temperature
             if self._narrow is None:
-                torch.mm(hidden_NH[rows], weight_VH.T, out=target)
-            else:
-                target.copy_(torch.mm(hidden_NH[rows], weight_VH.T, out=self._narrow[:count]))
-            target.mul_(share / self._request.temperature)
-            if index:
-                logits_CV.add_(other_CV)
+                torch.addmm(logits_CV, *inputs, beta=min(index, 1), alpha=alpha, out=logits_CV)
+                continue
+            narrow_CV = self._narrow[: len(logits_CV)]
+            torch.addmm(narrow_CV, *inputs, beta=0, alpha=alpha, out=narrow_CV)
+            logits_CV.copy_(narrow_CV) if index == 0 else logits_CV.add_(narrow_CV)
         return logits_CV
 
     def _loss(self, loss: TokenLoss, scores: BinScores | VocabularyScores, rows: slice) -> Tensor:
@@ -194,8 +194,10 @@ class _Chunks:
         if self.weight_gradient is None:
             return
         if self._narrow is None:
-            self.weight_gradient.addmm_(narrow_CV.T, hidden_NH[rows])
+            self.weight_gradient.addmm_(narrow_CV.T, hidden_NH[rows], beta=min(rows.start, 1))
             return
+        if rows.start == 0:
+            self.weight_gradient.zero_()
         block = max(1, gradient_CV.numel() // hidden_NH.shape[1])  # a temporary no larger than the chunk's logits
         for start in range(0, len(weight_VH), block):
             part = slice(start, start + block)
