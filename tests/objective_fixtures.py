@@ -109,8 +109,9 @@ def of_sampled(logits: Tensor, ids: Tensor, temperature: float = 1.0) -> Tensor:
     return (logits / temperature).log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1).detach()
 
 
-def support_of(batch: FullBatch, objective: SdpoObjective) -> Tensor:
+def support_of(batch: FullBatch, objective: Objective) -> Tensor:
     """Ids [B, T, K] of the support, chosen as the run's roles choose it."""
+    assert isinstance(objective, SdpoObjective)
     match objective.support:
         case "rollout":
             assert batch.support_ids is not None
@@ -128,8 +129,8 @@ def support_of(batch: FullBatch, objective: SdpoObjective) -> Tensor:
 def pack(batch: FullBatch, objective: Objective, temperature: float = 1.0) -> Packed:
     """The batch as the learner hands it to `token_losses`: gathered log-probs, zeros where no teacher scored."""
     keep = batch.response_mask
-    bins = isinstance(objective, SdpoObjective) and objective.needs_support
-    support = support_of(batch, objective) if bins else None
+    needs_support = isinstance(objective, SdpoObjective) and objective.needs_support
+    support = support_of(batch, objective) if needs_support else None
     log_p = (batch.student_logits / temperature).log_softmax(-1)
     sampled = log_p.gather(-1, batch.response_ids.unsqueeze(-1)).squeeze(-1)
     fields: dict[str, Tensor | None] = {

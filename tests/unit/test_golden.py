@@ -6,20 +6,26 @@ at that tolerance, and the closed forms, recomputed here, at 1e-12.
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from sdpo.advantages import group_relative_advantages
+from learner.ema import WeightEma
+from sdpo.advantages import group_relative_advantages, mixed_advantages, sequence_advantages
 from sdpo.config import GrpoObjective, HindsightConfig, SdpoObjective
 from sdpo.divergence import Divergence, append_tail, divergence, tail_log_prob
-from sdpo.objective import grpo_token_loss, sdpo_token_loss, token_mean, truncated_weight
+from sdpo.importance import truncated_weight
+from sdpo.objective import TokenTargets, token_losses, token_mean
 from sdpo.reprompt import Attempt, route_group
+from sdpo.teacher_math import geometric_mixture
+from tests.objective_fixtures import Objective, Student
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "sdpo_cases.json").read_text())
-G1, G2, G3, G4, G5 = (next(v for k, v in CASES.items() if k.startswith(f"G{n}_")) for n in range(1, 6))
+G1, G2, G3, G4, G5, G6, G7, G8, G9 = (next(v for k, v in CASES.items() if k.startswith(f"G{n}_")) for n in range(1, 10))
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 GRADIENT_TOLERANCE = {torch.float64: 2e-8, torch.float32: 1e-5}
 DTYPES = list(TOLERANCE)
@@ -31,9 +37,21 @@ def kind_of(alpha: str) -> tuple[Divergence, float]:
     return ("reverse_kl", 0.5) if alpha == "1.0" else ("js", float(alpha))
 
 
-def objective_of(alpha: str, *, top_k: int, tail: bool = True) -> SdpoObjective:
+def objective_of(alpha: str, **changes: Any) -> SdpoObjective:
     kind, weight = kind_of(alpha)
-    return SdpoObjective(kind="sdpo", divergence=kind, js_teacher_weight=weight, top_k=top_k, tail=tail, is_clip=None)
+    weights = {"is_clip": None, "tis_clip": None}
+    return SdpoObjective.model_validate(
+        {"kind": "sdpo", "divergence": kind, "js_teacher_weight": weight, **weights, **changes}
+    )
+
+
+def losses_of(
+    objective: Objective, sampled: Tensor, support: Tensor | None = None, tail: Tensor | None = None, **targets: Tensor
+) -> Tensor:
+    """`token_losses` [N] of tokens that all carry teacher scores. Engine: as `sampled` unless given."""
+    ones = torch.ones_like(sampled).detach()
+    fields = {"behaviour": sampled.detach(), "advantage": ones, "has_teacher": ones.bool()} | targets
+    return token_losses(Student(sampled, support, tail), TokenTargets(**fields), objective)
 
 
 def student_and_teacher(case: dict[str, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -45,11 +63,27 @@ def close(got: Tensor, want: Any, tolerance: float) -> None:
     torch.testing.assert_close(got.detach(), torch.tensor(want, dtype=got.dtype), rtol=0, atol=tolerance)
 
 
+def averages(start: float, target: float, rate: float, updates: int, dtype: torch.dtype) -> list[float]:
+    """The learner's moving average after each of `updates`, of one weight that stays at `target`."""
+    master = torch.tensor([start], dtype=dtype)
+    ema = WeightEma(SimpleNamespace(masters={"weight": master}), rate)  # type: ignore[arg-type]
+    master.fill_(target)
+    series = []
+    for _ in range(updates):
+        ema.update()
+        series.append(ema.tensors["weight"].item())
+    return series
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("alpha", list(G1["loss"]))
 def test_g1_full_vocabulary(alpha: str, dtype: torch.dtype) -> None:
     z, log_q = student_and_teacher(G1, dtype)
-    loss = divergence(z.log_softmax(-1), log_q, *kind_of(alpha))
+    log_p = z.log_softmax(-1).unsqueeze(0)
+    close(log_p[0], G1["log_p_student"], TOLERANCE[dtype])
+    close(log_q, G1["log_q_teacher"], TOLERANCE[dtype])
+    objective = objective_of(alpha, support="full", top_k=0)
+    (loss,) = losses_of(objective, log_p[:, 0], log_p, teacher_support=log_q.unsqueeze(0))
     close(loss, G1["loss"][alpha], TOLERANCE[dtype])
     (grad,) = torch.autograd.grad(loss, z)
     close(grad, G1["grad_student_logits"][alpha], GRADIENT_TOLERANCE[dtype])
@@ -74,18 +108,10 @@ def test_g1_closed_form_gradients(alpha: str) -> None:
 
 def g2_loss(z: Tensor, log_q: Tensor, support: list[int], alpha: str, *, tail: bool) -> Tensor:
     """The token loss of one position over the given support."""
-    log_p = z.log_softmax(-1)[support].unsqueeze(0)
-    log_q = log_q[support].unsqueeze(0)
-    nothing = torch.zeros(1, dtype=z.dtype)
-    return sdpo_token_loss(
-        log_p,
-        tail_log_prob(log_p),
-        log_q,
-        tail_log_prob(log_q),
-        nothing,
-        nothing,
-        objective_of(alpha, top_k=len(support), tail=tail),
-    )[0]
+    log_p, log_q = z.log_softmax(-1)[support].unsqueeze(0), log_q[support].unsqueeze(0)
+    objective = objective_of(alpha, top_k=len(support), tail=tail)
+    teacher = {"teacher_support": log_q, "teacher_tail": tail_log_prob(log_q)}
+    return losses_of(objective, log_p[:, 0], log_p, tail_log_prob(log_p), **teacher)[0]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -127,21 +153,22 @@ def test_g2_whole_vocabulary_as_support_equals_full() -> None:
     close(complement, G2["full"]["1.0"], 1e-9)
 
 
-def test_g3_sampled_token_estimates_have_the_reverse_kl_as_mean_gradient() -> None:
-    z, log_q = student_and_teacher(G3, torch.float64)
-    mean_gradient = torch.zeros(4, dtype=torch.float64)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_g3_sampled_token_estimates_have_the_reverse_kl_as_mean_gradient(dtype: torch.dtype) -> None:
+    z, log_q = student_and_teacher(G3, dtype)
+    log_p, tolerance = z.log_softmax(-1), TOLERANCE[dtype]
+    losses = losses_of(objective_of("1.0", estimator="sampled_token", top_k=0), log_p, teacher_sampled=log_q)
+    mean_gradient = torch.zeros(4, dtype=dtype)
     for case in G3["per_sampled_token"]:
-        log_p = z.log_softmax(-1)
-        gap = (log_p - log_q).detach()[case["y"]]
-        loss = gap * log_p[case["y"]]
-        close(loss, case["loss_value"], 1e-9)
-        close(-gap, case["advantage_log_q_minus_log_p"], 1e-9)
-        (grad,) = torch.autograd.grad(loss, z)
-        close(grad, case["grad_student_logits"], 1e-9)
-        mean_gradient += log_p.detach()[case["y"]].exp() * grad
-    close(mean_gradient, G3["expected_gradient_over_y_from_student"], 1e-9)
-    (exact,) = torch.autograd.grad(divergence(z.log_softmax(-1), log_q, "reverse_kl", 0.5), z)
-    torch.testing.assert_close(mean_gradient, exact, rtol=0, atol=1e-12)
+        y = case["y"]
+        close(losses[y], case["loss_value"], tolerance)
+        close(-losses[y] / log_p[y], case["advantage_log_q_minus_log_p"], tolerance)
+        (grad,) = torch.autograd.grad(losses[y], z, retain_graph=True)
+        close(grad, case["grad_student_logits"], tolerance)
+        mean_gradient += log_p.detach()[y].exp() * grad
+    close(mean_gradient, G3["expected_gradient_over_y_from_student"], tolerance)
+    (exact,) = torch.autograd.grad(divergence(log_p, log_q, "reverse_kl", 0.5), z)
+    torch.testing.assert_close(mean_gradient, exact, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-6)
 
 
 def test_g3_one_sgd_step() -> None:
@@ -175,20 +202,27 @@ def test_g4_importance_weights(dtype: torch.dtype) -> None:
         close(numerator / count, mean, tolerance)
 
 
-def test_g4_weights_as_the_objectives_apply_them() -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_g4_weights_as_the_objectives_apply_them(dtype: torch.dtype) -> None:
     now, old, engine = (
-        torch.tensor(G4[key], dtype=torch.float64)
+        torch.tensor(G4[key], dtype=dtype)
         for key in ("log_p_now", "log_p_old_trainer_recomputed", "log_p_rollout_engine")
     )
-    p = torch.tensor([[0.6, 0.3]] * 4, dtype=torch.float64).log()
-    q = torch.tensor([[0.2, 0.7]] * 4, dtype=torch.float64).log()
-    bins = (p, tail_log_prob(p), q, tail_log_prob(q))
-    plain = sdpo_token_loss(*bins, now, old, SdpoObjective(kind="sdpo", top_k=2, is_clip=None))
-    clipped = sdpo_token_loss(*bins, now, old, SdpoObjective(kind="sdpo", top_k=2, is_clip=G4["is_clip"]))
-    close(clipped / plain, G4["clipped_ratio"], 1e-9)
-    advantage = torch.full((4,), 0.5, dtype=torch.float64)
-    grpo = grpo_token_loss(old, old, engine, advantage, GrpoObjective(kind="grpo"))
-    close(grpo / -advantage, G4["tis_old_over_rollout_capped2"], 1e-9)
+    p, q = (torch.tensor([row] * 4, dtype=dtype).log() for row in ([0.6, 0.3], [0.2, 0.7]))
+    teacher = {"teacher_support": q, "teacher_tail": tail_log_prob(q)}
+
+    def weights(objective: Objective, **targets: Tensor) -> Tensor:
+        plain = objective.model_copy(update={"is_clip": None, "tis_clip": None})
+        student, known = (now, p, tail_log_prob(p)), teacher | targets | {"behaviour": engine}
+        return losses_of(objective, *student, **known) / losses_of(plain, *student, **known)
+
+    both = objective_of("0.5", top_k=2, is_clip=G4["is_clip"], tis_clip=2.0)
+    close(weights(both.model_copy(update={"tis_clip": None}), old=old), G4["clipped_ratio"], TOLERANCE[dtype])
+    product = torch.tensor(G4["weighted_is_and_tis"]) / torch.tensor(G4["divergence_per_token"])
+    close(weights(both, old=old), product.tolist(), 1e-5)
+    first_step = truncated_weight(now, engine, 2.0)
+    close(weights(both), first_step.tolist(), TOLERANCE[dtype])
+    close(weights(GrpoObjective(kind="grpo"), old=old), G4["tis_old_over_rollout_capped2"], TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -217,9 +251,110 @@ def test_g5_does_not_depend_on_the_micro_batch(micro_batch: int) -> None:
     close(numerator / count, G5["global_token_mean_PAPER"], 1e-9)
 
 
+def test_g6_moving_average() -> None:
+    want, rate = G6["after_1_to_5_updates"], G6["rate"]
+    series = averages(G6["teacher0"], G6["student_constant"], rate, len(want), torch.float64)
+    assert series == pytest.approx(want, abs=1e-9)
+    assert series == pytest.approx([2 - (1 - rate) ** k for k in range(1, 6)], abs=1e-12)
+    assert averages(1.0, 2.0, 1.0, 1, torch.float64) == [2.0]
+    assert averages(1.0, 2.0, 0.0, 1, torch.float64) == [1.0]
+
+
+def test_g6_needs_float32() -> None:
+    for dtype, key, target, tolerance in (
+        (torch.float64, "fp64_rate0.01_from1.0_to1.001_after100", 1.001, 1e-9),
+        (torch.float32, "fp32_same", 1.001, 1e-5),
+        (torch.float64, "fp64_same_target", 1.0078125, 1e-9),
+        (torch.bfloat16, "bf16_delta_form_target_1.0078125_after100_STALLS_AT", 1.0078125, 0.0),
+    ):
+        assert averages(1.0, target, 0.01, 100, dtype)[-1] == pytest.approx(G6[key], abs=tolerance)
+
+
+@pytest.mark.parametrize(("every", "key"), [(32, "per_rollout_batch_OFFICIAL"), (1, "per_optimizer_step_TRL_style")])
+def test_g6_weight_on_the_initial_model_after_two_batches_of_32_steps(every: int, key: str) -> None:
+    """The initial model is 1 and the student 0 ever since."""
+    want = G6["two_batches_of_32_optimizer_steps_rate0.01_weight_on_initial"][key]
+    assert averages(1.0, 0.0, 0.01, 64 // every, torch.float64)[-1] == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rate", list(G7["q"]))
+def test_g7_trust_region(rate: str, dtype: torch.dtype) -> None:
+    initial, current = (torch.tensor(G7[f"{n}_teacher_logits"], dtype=dtype) for n in ("ref", "current"))
+    of_logits = geometric_mixture(initial, current, float(rate))
+    of_log_probs = geometric_mixture(initial.log_softmax(-1), current.log_softmax(-1), float(rate))
+    close(of_logits.exp(), G7["q"][rate], TOLERANCE[dtype])
+    close(of_log_probs.exp(), G7["q"][rate], TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_g7_temperature_and_the_arithmetic_mixture(dtype: torch.dtype) -> None:
+    initial, current = (torch.tensor(G7[f"{n}_teacher_logits"], dtype=dtype) for n in ("ref", "current"))
+    close(geometric_mixture(initial / 2, current / 2, 0.3).exp(), G7["temperature2_q_0.3"], TOLERANCE[dtype])
+    arithmetic = 0.7 * initial.softmax(-1) + 0.3 * current.softmax(-1)
+    close(arithmetic, G7["arithmetic_mixture_WRONG_0.3"], TOLERANCE[dtype])
+    assert (geometric_mixture(initial, current, 0.3).exp() - arithmetic).abs().max() > 0.03
+
+
 def test_g8_group_relative_advantages_without_std() -> None:
-    case = CASES["G8_grpo_sdpo_mix"]
-    assert group_relative_advantages(case["group_rewards"]).tolist() == case["grpo_advantage_no_std"]
+    assert group_relative_advantages(G8["group_rewards"]).tolist() == G8["grpo_advantage_no_std"]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_g8_mix(attempt: int, dtype: type[np.floating[Any]]) -> None:
+    tolerance = 1e-9 if dtype is np.float64 else 1e-5
+    distilled = np.array(G8["sdpo_advantages_for_rollouts_0_and_1"][attempt], dtype)
+    group_relative = G8["grpo_advantage_no_std"][attempt]
+    mixed = mixed_advantages(group_relative, distilled, G8["lambda"])
+    assert mixed.tolist() == pytest.approx(G8["mixed"][attempt], abs=tolerance)
+    zeros, everywhere = np.zeros(3, dtype), np.ones(3, np.bool_)
+    mean = sequence_advantages(distilled, zeros, everywhere, None)
+    assert mean.tolist() == pytest.approx([G8["sequence_level_sdpo"][attempt]] * 3, abs=tolerance)
+    clipped = sequence_advantages(distilled, zeros, everywhere, 5.0)
+    assert clipped.tolist() == pytest.approx([np.mean(G8["clipped_at_5_TTT"][attempt])] * 3, abs=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_g8_as_the_losses_apply_it(dtype: torch.dtype) -> None:
+    """The slope of a token's loss in its log-prob is minus its advantage."""
+    for attempt in (0, 1):
+        distilled = torch.tensor(G8["sdpo_advantages_for_rollouts_0_and_1"][attempt], dtype=dtype)
+        log_p = torch.full((3,), -1.0, dtype=dtype, requires_grad=True)
+        group_relative = torch.full((3,), G8["grpo_advantage_no_std"][attempt], dtype=dtype)
+        known = {"teacher_sampled": log_p.detach() + distilled, "advantage": group_relative}
+        for changes, want in (
+            ({"grpo_weight": G8["lambda"]}, G8["mixed"]),
+            ({"grpo_weight": 1.0}, [[a] * 3 for a in G8["grpo_advantage_no_std"]]),
+            ({"grpo_weight": 0.0}, G8["sdpo_advantages_for_rollouts_0_and_1"]),
+            ({"advantage_clip": 5.0}, G8["clipped_at_5_TTT"]),
+        ):
+            objective = objective_of("1.0", estimator="sampled_token", top_k=0, **changes)
+            (slope,) = torch.autograd.grad(losses_of(objective, log_p, **known).sum(), log_p)
+            close(-slope, want[attempt], TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_g9_clipped_surrogate(dtype: torch.dtype) -> None:
+    old, now, teacher = (
+        torch.tensor(G9[key], dtype=dtype).log().unsqueeze(0) for key in ("pi_old", "pi_now", "q_teacher")
+    )
+    now.requires_grad_()
+    known = {"teacher_support": teacher[:, :2], "teacher_tail": teacher[:, 2]}
+    known |= {"old_support": old[:, :2], "old_tail": old[:, 2]}
+
+    def loss(clip_low: float, clip_high: float) -> Tensor:
+        clips = {"surrogate_clip_low": clip_low, "surrogate_clip_high": clip_high}
+        objective = objective_of("1.0", estimator="clipped_surrogate", support="student", top_k=2, **clips)
+        return losses_of(objective, now[:, 0], now[:, :2], now[:, 2], **known)[0]
+
+    tolerance = TOLERANCE[dtype]
+    close(loss(G9["eps_low"], G9["eps_high"]), G9["loss"], tolerance)
+    close(-(old.exp() * torch.tensor(G9["min_terms"], dtype=dtype)).sum(), G9["loss"], tolerance)
+    close(loss(1e6, 1e6), G9["loss_unclipped"], tolerance)
+    close(loss(1e6, 1e6), G9["KL_now_q"], tolerance)
+    (kl_slope,) = torch.autograd.grad(-(now.exp() * (teacher - now).detach()).sum(), now)
+    torch.testing.assert_close(torch.autograd.grad(loss(1e6, 1e6), now)[0], kl_slope, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("case", CASES["G11_reprompt_routing"], ids=lambda c: c["case"])

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdpo.metrics import bootstrap_interval, mean_pass_at_k, pass_at_k, wilson_interval
+from sdpo.metrics import (
+    bootstrap_interval,
+    discovery_at_k,
+    mean_discovery_at_k,
+    mean_pass_at_k,
+    pass_at_k,
+    truncated_mean_attempts,
+    wilson_interval,
+)
 
 G10 = json.loads((Path(__file__).parents[1] / "golden" / "sdpo_cases.json").read_text())["G10_passk_discovery"]
 
@@ -17,6 +25,40 @@ G10 = json.loads((Path(__file__).parents[1] / "golden" / "sdpo_cases.json").read
 @pytest.mark.parametrize("successes", list(G10["pass_at_64_n2944"]))
 def test_g10_pass_at_64(successes: str) -> None:
     assert pass_at_k(2944, int(successes), 64) == pytest.approx(G10["pass_at_64_n2944"][successes], abs=1e-9)
+
+
+def test_g10_hard_and_very_hard_questions() -> None:
+    """Below 0.03: at most 1 success in 2944. Below 0.5: at most 31."""
+    assert [pass_at_k(2944, c, 64) < 0.03 for c in (1, 2)] == [True, False]
+    assert [pass_at_k(2944, c, 64) < 0.5 for c in (31, 32)] == [True, False]
+
+
+@pytest.mark.parametrize("k", list(G10["discovery_at_k_mean_over_questions"]))
+def test_g10_discovery_at_k(k: str) -> None:
+    got = mean_discovery_at_k(G10["discovery_times_by_question_seed"], int(k))
+    assert got == pytest.approx(G10["discovery_at_k_mean_over_questions"][k], abs=1e-9)
+
+
+def test_g10_truncated_mean_attempts() -> None:
+    got = [truncated_mean_attempts(runs, G10["budget"]) for runs in G10["discovery_times_by_question_seed"]]
+    assert got == pytest.approx(G10["truncated_mean_time_per_question"], abs=1e-9)
+
+
+def test_discovery_by_best_of_k_has_pass_at_k_as_its_mean() -> None:
+    """Over all orders of 6 attempts with 2 successes."""
+    orders = list(itertools.permutations([True, True, False, False, False, False]))
+    firsts = [order.index(True) + 1 for order in orders]
+    for k in range(1, 7):
+        assert discovery_at_k(firsts, k) == pytest.approx(pass_at_k(6, 2, k), abs=1e-12)
+
+
+@pytest.mark.parametrize(("firsts", "k"), [([], 1), ([3], 0), ([0], 1), ([None, -2], 1)])
+def test_discovery_refuses_what_is_no_count(firsts: list[int | None], k: int) -> None:
+    for refuse in (lambda: discovery_at_k(firsts, k), lambda: truncated_mean_attempts(firsts, k)):
+        with pytest.raises(ValueError, match="at least one run"):
+            refuse()
+    with pytest.raises(ValueError, match="at least one task"):
+        mean_discovery_at_k([], 1)
 
 
 @settings(deadline=None)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_absurd_log_probs_of_others_stay_finite(estimator: dict[str, object], va
     batch = make_batch(several_steps=True)
     assert batch.old_log_probs is not None
     for name in ("rollout_log_probs", "old_log_probs"):
-        absurd = {name: torch.full_like(batch.rollout_log_probs, value)}
+        absurd: dict[str, Any] = {name: torch.full_like(batch.rollout_log_probs, value)}
         packed = pack(dataclasses.replace(batch, **absurd), sdpo(**{**estimator, "advantage_clip": None}))
         if estimator.get("estimator") == "sequence" and name == "old_log_probs":
             continue  # an infinite advantage is one

@@ -93,7 +93,7 @@ def test_order_and_chunks_of_tokens_do_not_matter(
     torch.testing.assert_close(torch.cat(parts), losses, rtol=0, atol=1e-12)
     index = torch.tensor(order)
     fields = {f.name: getattr(packed.targets, f.name) for f in dataclasses.fields(TokenTargets)}
-    targets = TokenTargets(**{name: None if t is None else t[index] for name, t in fields.items()})
+    targets = dataclasses.replace(packed.targets, **{name: t[index] for name, t in fields.items() if t is not None})
     torch.testing.assert_close(token_losses(_rows(packed, index), targets, objective), losses[index])
 
 
