@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from learner.batch import ScoringItem, make_batch, support_ids_of
+from learner.determinism import repeat_to_the_bit
 from learner.messages import ScoreReceipt
 from learner.model import load_causal_lm, pick_device, torch_dtype
 from learner.packing import plan_micro_batches
@@ -52,6 +53,7 @@ class TeacherWorker:
         """
         config = self._config
         torch.set_num_threads(config.teacher.num_threads)
+        repeat_to_the_bit(config)
         self._device = pick_device(config.teacher.num_gpus)
         moves = config.teacher_stream is not None
         mixes = isinstance(config.teacher.regularisation, TrustRegionTeacher)

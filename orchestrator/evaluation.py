@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.fleet import Fleet
 from orchestrator.judging import judge
-from orchestrator.rollouts import sample
+from orchestrator.rollouts import Sampler
 from sdpo.chat import ChatTokenizer, render_prompt
 from sdpo.config import RunConfig
 from sdpo.reprompt import Attempt, Routing, build_hindsight
@@ -24,16 +24,29 @@ class Judged:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What one request samples from. (task, sample index) is unique among the prompts of an evaluation."""
+
+    task: Task
+    token_ids: Int32
+    sample_indices: tuple[int, ...]
+
+
 class Evaluator:
     """Samples held-out tasks and judges the answers."""
 
-    def __init__(self, config: RunConfig, tokenizer: ChatTokenizer, rollouts: Fleet, envs: Fleet) -> None:
-        self._config, self._tokenizer, self._rollouts, self._envs = config, tokenizer, rollouts, envs
+    def __init__(self, config: RunConfig, tokenizer: ChatTokenizer, sampler: Sampler, envs: Fleet) -> None:
+        self._config, self._tokenizer, self._sampler, self._envs = config, tokenizer, sampler, envs
 
     async def evaluate(self, tasks: Sequence[Task]) -> list[Judged]:
         """`evaluation.samples_per_task` samples of each task. Seeds are the same at every evaluation."""
-        prompts = [(t, render_prompt(self._tokenizer, t.messages, enable_thinking=self._thinking)) for t in tasks]
-        return await self._run("heldout", prompts, self._config.evaluation.samples_per_task)
+        indices = tuple(range(self._config.evaluation.samples_per_task))
+        prompts = [
+            Prompt(t, render_prompt(self._tokenizer, t.messages, enable_thinking=self._thinking), indices)
+            for t in tasks
+        ]
+        return await self._run("heldout", prompts)
 
     async def repair(self, judged: Sequence[Judged]) -> list[Judged]:
         """Sample each failure once more, shown only its own feedback (no demonstration)."""
@@ -56,28 +69,27 @@ class Evaluator:
                 self._config.hindsight,
                 enable_thinking=self._thinking,
             )
-            prompts.append((failure.task, hindsight.token_ids))
-        return await self._run("repair", prompts, 1)
+            prompts.append(Prompt(failure.task, hindsight.token_ids, (attempt.sample_index,)))
+        return await self._run("repair", prompts)
 
     @property
     def _thinking(self) -> bool:
         return self._config.model.enable_thinking
 
-    async def _run(self, purpose: str, prompts: Sequence[tuple[Task, Int32]], num_samples: int) -> list[Judged]:
+    async def _run(self, purpose: str, prompts: Sequence[Prompt]) -> list[Judged]:
+        """By prompt and sample index, in whatever order the samples end."""
+        self._sampler.expect([prompt.task.id for prompt in prompts])
         async with asyncio.TaskGroup() as group:
-            running = [
-                group.create_task(self._one(f"{purpose}-{i}", task, ids, num_samples))
-                for i, (task, ids) in enumerate(prompts)
-            ]
+            running = [group.create_task(self._one(f"{purpose}-{i}", prompt)) for i, prompt in enumerate(prompts)]
         return [judged for task in running for judged in task.result()]
 
-    async def _one(self, purpose: str, task: Task, prompt_ids: Int32, num_samples: int) -> list[Judged]:
-        config, indices = self._config, tuple(range(num_samples))
+    async def _one(self, purpose: str, prompt: Prompt) -> list[Judged]:
+        config, task = self._config, prompt.task
         request = GenerationRequest(
             task_id=task.id,
-            prompt_ids=prompt_ids,
-            sample_indices=indices,
-            seeds=tuple(sample_seed(config.seed, purpose, 0, task.id, i) for i in indices),
+            prompt_ids=prompt.token_ids,
+            sample_indices=prompt.sample_indices,
+            seeds=tuple(sample_seed(config.seed, purpose, 0, task.id, i) for i in range(len(prompt.sample_indices))),
             sampling=SamplingParams(
                 temperature=config.evaluation.temperature,
                 top_p=config.evaluation.top_p,
@@ -91,11 +103,8 @@ class Evaluator:
             return Judged(task, header, verdict)
 
         async with asyncio.TaskGroup() as group:
-            running = [
-                group.create_task(finish(header))
-                async for header, _ in sample(self._rollouts, request, timeout_s=config.deadlines.generate_s)
-            ]
-        return [r.result() for r in running]
+            running = [group.create_task(finish(header)) async for header, _ in self._sampler.sample(request)]
+        return sorted((r.result() for r in running), key=lambda judged: judged.header.sample_index)
 
 
 def pass_rates(judged: Sequence[Judged]) -> list[float]:

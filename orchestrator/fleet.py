@@ -73,9 +73,9 @@ class Fleet:
         return sum(m.restarts for m in self.members)
 
     @asynccontextmanager
-    async def lease(self, *, avoid: Any = None) -> AsyncIterator[Member]:
-        """The least loaded serving member, if possible not the one whose handle is `avoid`."""
-        member = await self._take(avoid)
+    async def lease(self, *, avoid: Any = None, only: Member | None = None) -> AsyncIterator[Member]:
+        """The least loaded serving member, if possible not the one whose handle is `avoid`; or only this one."""
+        member = await self._take(avoid, only)
         handle = member.handle
         try:
             yield member
@@ -98,9 +98,9 @@ class Fleet:
         for member in self.members:
             ray.kill(member.handle)
 
-    async def _take(self, avoid: Any) -> Member:
+    async def _take(self, avoid: Any, only: Member | None) -> Member:
         def pick() -> Member | None:
-            free = [m for m in self.members if m.serving and m.load < self._max_load]
+            free = [m for m in self.members if m.serving and m.load < self._max_load and only in (None, m)]
             return min(free, key=lambda m: (m.handle is avoid, m.load), default=None)
 
         async with self._changed:

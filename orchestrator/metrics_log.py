@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.run_dir import write_atomically
+from orchestrator.files import write_atomically
 
 
 class MetricsLog:

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.fleet import Fleet
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.judging import judge
-from orchestrator.rollouts import sample
+from orchestrator.rollouts import Sampler
 from orchestrator.scoring import GroupScorer
 from sdpo.advantages import group_relative_advantages
 from sdpo.chat import ChatTokenizer, render_prompt
@@ -23,10 +23,10 @@ class GroupPipeline:
     """Runs one group at a time per call; any number of calls may be in flight."""
 
     def __init__(
-        self, config: RunConfig, tokenizer: ChatTokenizer, rollouts: Fleet, envs: Fleet, scorer: GroupScorer | None
+        self, config: RunConfig, tokenizer: ChatTokenizer, sampler: Sampler, envs: Fleet, scorer: GroupScorer | None
     ) -> None:
         self._config, self._tokenizer = config, tokenizer
-        self._rollouts, self._envs, self._scorer = rollouts, envs, scorer
+        self.sampler, self._envs, self._scorer = sampler, envs, scorer
 
     async def run(self, step: int, index: int, task: Task, version: Version) -> Group:
         """Sample and judge the batch's group `index`, and score what needs nothing of the learner.
@@ -59,8 +59,7 @@ class GroupPipeline:
 
         async with asyncio.TaskGroup() as judging:
             running = [
-                judging.create_task(finish(header, rollout))
-                async for header, rollout in sample(self._rollouts, request, timeout_s=config.deadlines.generate_s)
+                judging.create_task(finish(header, rollout)) async for header, rollout in self.sampler.sample(request)
             ]
             seconds["generate"] = time.monotonic() - started
         seconds["wait_environment"] = time.monotonic() - started - seconds["generate"]

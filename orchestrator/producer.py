@@ -25,6 +25,7 @@ async def produce(
 
     for step in steps:
         await gate.wait(step)
+        pipeline.sampler.expect([task.id for task in tasks.batch(step)])
         async with asyncio.TaskGroup() as batch:
             for index, task in enumerate(tasks.batch(step)):
                 batch.create_task(run(step, index, task))

@@ -1,6 +1,7 @@
 """What a run writes down while it goes: metrics, samples, checkpoints, held-out results, and lines for a person."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,11 +32,14 @@ class RunBooks:
         evaluator: Evaluator,
         heldout: Sequence[Task],
         tokenizer: Any,
+        saved_steps: int | None,
     ) -> None:
+        """`saved_steps`: steps of the checkpoint that the run goes on from; None without one."""
         self._config, self._run_dir, self._house, self._log = config, run_dir, house, log
         self._evaluator, self._heldout, self._tokenizer = evaluator, heldout, tokenizer
         self._watch = Watch(config.health, run_dir.path)
-        self._checkpointed_steps = -1
+        self._checkpointed_steps = saved_steps
+        self._measured: tuple[int, float] | None = None
 
     async def before_training(self) -> None:
         """Measure the base model: held-out pass@1, and how many failures it repairs when shown its feedback."""
@@ -50,32 +54,41 @@ class RunBooks:
         """Held-out metrics after every `evaluation.every_steps` steps and after the last one."""
         every = self._config.evaluation.every_steps
         due = steps == self._config.steps or (every > 0 and steps % every == 0)
-        return (await self._evaluate())[1] if due else {}
+        metrics = (await self._evaluate())[1] if due else {}
+        pass_at_1 = metrics.get("heldout/pass@1", math.nan)
+        if math.isfinite(pass_at_1):
+            self._measured = steps, pass_at_1
+        return metrics
 
     async def record(self, steps: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
-        """Write the step down, and a checkpoint when one is due or an alarm begins.
+        """Write the step down, then a checkpoint when one is due or an alarm begins.
 
+        In this order: what a checkpoint holds is in the books, and what the books hold beyond it is done again.
         Raises `StoppedByAlarm` where the config asks for it.
         """
         if self._config.record.samples_per_step:
             file = self._run_dir.path / "samples" / f"step-{steps:06d}.jsonl"
             limit, timeout_s = self._config.record.samples_per_step, self._config.deadlines.checkpoint_s
             await asyncio.to_thread(record_samples, file, groups, limit, self._tokenizer, timeout_s)
-        every = self._config.checkpoint.every_steps
         health, begun = self._watch.observe(steps, metrics)
-        if begun or (every and steps % every == 0):
-            await self.checkpoint(steps)
         self._log.write(steps, {**metrics, **health})
         _say(steps, self._config.steps, metrics)
+        if begun or self._is_due(steps):
+            await self.checkpoint(steps)
         self._watch.sound(begun)
 
     async def checkpoint(self, steps: int) -> None:
         """Save everything that resuming needs, unless these steps are saved already."""
         if steps == self._checkpointed_steps:
             return
-        folder = self._run_dir.checkpoint_folder()
-        await self._house.gang.save(folder)
-        self._run_dir.commit_checkpoint(folder, steps)
+        checkpoints = self._run_dir.checkpoints
+        try:
+            folder = checkpoints.begin()
+            await self._house.gang.save(folder)
+            await asyncio.to_thread(checkpoints.commit, folder, steps, self._pass_at_1(steps))
+        except Exception:
+            checkpoints.clear()  # it may hold the room that the disk lacks
+            raise
         self._checkpointed_steps = steps
 
     async def export(self) -> Path:
@@ -83,6 +96,16 @@ class RunBooks:
         folder = self._run_dir.path / "model"
         await self._house.gang.export(folder)
         return folder
+
+    def _is_due(self, steps: int) -> bool:
+        """Whether the config wants a checkpoint; one that is measured may be the best so far."""
+        config = self._config.checkpoint
+        is_candidate = config.keep_best > 0 and self._pass_at_1(steps) is not None
+        return is_candidate or (config.every_steps > 0 and steps % config.every_steps == 0)
+
+    def _pass_at_1(self, steps: int) -> float | None:
+        """Held-out, after exactly so many steps."""
+        return self._measured[1] if self._measured is not None and self._measured[0] == steps else None
 
     async def _evaluate(self) -> tuple[list[Judged], dict[str, float]]:
         if not self._heldout:

@@ -4,37 +4,21 @@ config.yaml            the resolved config
 metrics.jsonl          one object a step; `tensorboard/` holds the same
 alarms.jsonl           one object for every alarm that began; missing if there was none
 samples/step-N.jsonl   what became of single attempts
-checkpoints/step-N/    learner state after N steps, state.json last; renamed into place when complete
+checkpoints/step-N/    learner state after N steps
 stacks/                what every thread was doing when a deadline passed
 model/                 the policy at the end, in Hugging Face format
 """
 
 import fcntl
-import json
-import os
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from pydantic import TypeAdapter
-
+from orchestrator.checkpoints import Checkpoints
+from orchestrator.files import write_atomically
+from orchestrator.resume_rules import refused_change
 from sdpo.config import RunConfig
 from sdpo.config.load import dump_run_config, load_run_config
-from sdpo.errors import CheckpointError, ConfigError
-
-FREE_TO_CHANGE = (
-    "steps",
-    "deadlines",
-    "checkpoint",
-    "record",
-    "evaluation",
-    "health",
-    "dir",
-    "max_learner_restarts",
-    "max_worker_restarts",
-)
-_STATE = TypeAdapter(dict[str, int])
+from sdpo.errors import ConfigError
 
 
 class RunDir:
@@ -42,6 +26,7 @@ class RunDir:
 
     def __init__(self, config: RunConfig) -> None:
         self.path = Path(config.dir) / config.name
+        self.checkpoints = Checkpoints(self.path / "checkpoints", config.checkpoint)
         self._config = config
         self._lock: IO[str] | None = None
 
@@ -54,11 +39,9 @@ class RunDir:
             raise ConfigError(
                 f"checkpoint.resume=never: {self.path} holds a run; allowed: another `name`, or resume=auto"
             )
-        before, now = load_run_config(known, []).model_dump(), self._config.model_dump()
-        for key, value in now.items():
-            if key not in FREE_TO_CHANGE and before[key] != value:
-                changed = _first_difference(key, before[key], value)
-                raise ConfigError(f"{changed}: {self.path} holds a run with another value; allowed: another `name`")
+        refused = refused_change(load_run_config(known, []), self._config)
+        if refused is not None:
+            raise ConfigError(f"{refused} ({self.path} holds the run)")
 
     def open(self) -> None:
         """Create and lock the directory. Raises `ConfigError` if a live run holds it."""
@@ -69,6 +52,7 @@ class RunDir:
         except BlockingIOError:
             raise ConfigError(f"name={self._config.name}: {self.path} is in use by a live run") from None
         write_atomically(self.path / "config.yaml", dump_run_config(self._config))
+        self.checkpoints.clear()
 
     def close(self) -> None:
         """Give the lock back."""
@@ -82,49 +66,3 @@ class RunDir:
         incarnation = int(file.read_text()) + 1 if file.exists() else 1
         write_atomically(file, str(incarnation))
         return incarnation
-
-    def newest_checkpoint(self) -> tuple[Path, int] | None:
-        """The newest complete checkpoint and the number of steps in it. Raises `CheckpointError` if it is corrupt."""
-        found = sorted(self.path.glob("checkpoints/step-*[0-9]"))
-        if not found:
-            return None
-        file = found[-1] / "state.json"
-        try:
-            return found[-1], _STATE.validate_json(file.read_bytes())["steps"]
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{file}: not a complete checkpoint ({reason}); delete {found[-1]} to use an older one"
-            ) from None
-
-    def checkpoint_folder(self) -> Path:
-        """An empty folder to write a checkpoint into; `commit_checkpoint` puts it in place."""
-        folder = self.path / "checkpoints" / "unfinished"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-
-    def commit_checkpoint(self, folder: Path, steps: int) -> Path:
-        """Rename a complete checkpoint into place and delete the oldest ones."""
-        write_atomically(folder / "state.json", json.dumps({"steps": steps}))
-        place = folder.parent / f"step-{steps:06d}"
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(folder, place)
-        for old in sorted(folder.parent.glob("step-*"))[: -self._config.checkpoint.keep]:
-            shutil.rmtree(old)
-        return place
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write beside the file, then rename: a reader sees the old text or the new one."""
-    beside = file.with_name(f".{file.name}.unfinished")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
-
-
-def _first_difference(key: str, before: Any, now: Any) -> str:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for inner in now:
-            if before.get(inner) != now[inner]:
-                return _first_difference(f"{key}.{inner}", before.get(inner), now[inner])
-    return f"{key}={now} (was {before})"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import ray
 
+from orchestrator.files import write_atomically
 from orchestrator.group import AttemptRecord, Group
-from orchestrator.run_dir import write_atomically
 from sdpo.types import Float32, PolicyScores, Rollout, TeacherScores
 
 

@@ -14,8 +14,10 @@ import ray
 from learner.messages import LearnerInfo
 from orchestrator.evaluation import Evaluator
 from orchestrator.failures import one_line, root_cause
+from orchestrator.files import is_full
 from orchestrator.house import House
 from orchestrator.inputs import Inputs
+from orchestrator.lockstep import make_sampler
 from orchestrator.loop import train
 from orchestrator.metrics_log import MetricsLog
 from orchestrator.pipeline import GroupPipeline
@@ -23,7 +25,7 @@ from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
 from orchestrator.stacks import dump_stacks
 from sdpo.config import RunConfig
-from sdpo.errors import LearnerDied, RunInterrupted, StageTimeout
+from sdpo.errors import DiskFull, LearnerDied, RunInterrupted, StageTimeout
 
 
 @dataclass(slots=True)
@@ -44,31 +46,46 @@ class Stop:
 def run(config: RunConfig) -> Path:
     """Train; returns the run directory. Raises `UserError` before anything is started or written, if input is bad.
 
-    Raises `RunInterrupted` after SIGINT or SIGTERM, with a checkpoint written.
+    Raises `RunInterrupted` after SIGINT or SIGTERM, with a checkpoint written, and `DiskFull` when the run directory
+    can take no more.
     """
     run_dir = RunDir(config)
     run_dir.check()
     inputs = Inputs.load(config)
-    run_dir.open()
     try:
+        run_dir.open()
         start_ray(config)
         try:
             asyncio.run(_supervise(config, inputs, run_dir))
         finally:
             ray.shutdown()
+    except Exception as error:
+        if is_full(error):
+            raise _disk_full(run_dir) from error
+        raise
     finally:
         run_dir.close()
     return run_dir.path
 
 
+def _disk_full(run_dir: RunDir) -> DiskFull:
+    newest = run_dir.checkpoints.newest()
+    kept = f"the newest checkpoint, {newest[0].name}, is whole" if newest is not None else "there is no checkpoint yet"
+    return DiskFull(f"{run_dir.path}: no space left on the disk; {kept}; make room and run it again to go on")
+
+
 def start_ray(config: RunConfig) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for all of the run's actors."""
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for all of the run's actors.
+
+    Never joins what another run on this machine has started, or left behind.
+    """
     quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
         return
     slots = config.env.workers * config.env.env_slots
     ray.init(
+        address="local",
         num_cpus=max(os.cpu_count() or 1, math.ceil(config.num_cpus)),
         resources={"env_slot": slots} if slots else None,
         include_dashboard=False,
@@ -98,7 +115,7 @@ async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir) -> None
 
 async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: asyncio.Event) -> None:
     """From the newest checkpoint, or from the start, to the end, with one set of actors."""
-    newest = run_dir.newest_checkpoint()
+    newest = run_dir.checkpoints.newest()
     checkpoint, steps_done = newest if newest is not None else (None, 0)
     incarnation = run_dir.next_incarnation()
     metrics_log = MetricsLog(run_dir.path, resumed_steps=steps_done, tensorboard=config.record.tensorboard)
@@ -108,11 +125,13 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
         try:
             info = await house.start(checkpoint, steps_done)
             print(_who_is_up(house, info, time.monotonic() - started), flush=True)
-            evaluator = Evaluator(config, inputs.tokenizer, house.rollouts, house.envs)
-            books = RunBooks(config, run_dir, house, metrics_log, evaluator, inputs.heldout, inputs.tokenizer)
+            sampler = make_sampler(config, house.rollouts)
+            evaluator = Evaluator(config, inputs.tokenizer, sampler, house.envs)
+            saved = None if checkpoint is None else steps_done
+            books = RunBooks(config, run_dir, house, metrics_log, evaluator, inputs.heldout, inputs.tokenizer, saved)
             if steps_done == 0:
                 await books.before_training()
-            pipeline = GroupPipeline(config, inputs.tokenizer, house.rollouts, house.envs, house.scorer)
+            pipeline = GroupPipeline(config, inputs.tokenizer, sampler, house.envs, house.scorer)
             steps_done = await train(
                 house, pipeline, inputs.source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
             )

@@ -54,7 +54,7 @@ def prepare_environment(config: RunConfig, scratch: Path) -> None:
 
     Without GPUs the engine core and the model share one process: one import of vllm less and no busy hop between
     them. vLLM would bind the threads to cores that other processes use as well; here they float, and they sleep
-    instead of spinning while they wait.
+    instead of spinning while they wait. Sums are split by thread: their number is fixed.
     """
     os.environ.update(
         VLLM_LOGGING_LEVEL="WARNING",
@@ -62,6 +62,7 @@ def prepare_environment(config: RunConfig, scratch: Path) -> None:
         VLLM_RPC_BASE_PATH=str(scratch),
         VLLM_CPU_OMP_THREADS_BIND="nobind",
         OMP_NUM_THREADS=str(config.rollout.num_threads),
+        OMP_DYNAMIC="FALSE",
         OMP_WAIT_POLICY="PASSIVE",
     )
     if config.rollout.num_gpus == 0 and config.rollout.tensor_parallel == 1:
@@ -81,8 +82,9 @@ def engine_args(config: RunConfig) -> "AsyncEngineArgs":
     from vllm.config import WeightTransferConfig
 
     rollout = config.rollout
-    # a seeded request whose prefill is split kills vLLM's CPU engine: its generator would have to be wound back
-    whole_prompts = rollout.num_gpus == 0
+    # a seeded request whose prefill is split kills vLLM's CPU engine: its generator would have to be wound back;
+    # elsewhere vLLM's own limit depends on the memory that it finds
+    whole_prompts = rollout.num_gpus == 0 or config.deterministic
     return AsyncEngineArgs(
         model=config.model.path,
         dtype=config.model.dtype,
@@ -95,7 +97,8 @@ def engine_args(config: RunConfig) -> "AsyncEngineArgs":
         kv_cache_memory_bytes=None if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB),
         enforce_eager=rollout.enforce_eager,
         tensor_parallel_size=rollout.tensor_parallel,
-        enable_prefix_caching=True,
+        enable_prefix_caching=not config.deterministic,  # what an earlier batch left behind must not be seen
+        async_scheduling=False if config.deterministic else None,  # it lets timing decide who shares a forward
         seed=config.seed,
         weight_transfer_config=WeightTransferConfig(backend=transfer_backend(config)),
         worker_extension_cls=EXTENSION_CLASS,

@@ -9,7 +9,8 @@ import functools
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from rollout_workers.receiver import EngineUpdate
+    from rollout_workers.submission import Submitted
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,19 +122,24 @@ class RolloutWorker:
             asyncio.ensure_future(self._thread.run(self._sample(request, index, seed)))
             for index, seed in zip(request.sample_indices, request.seeds, strict=True)
         }
-        timeout_s = self._config.deadlines.generate_s
-        try:
-            while pending:
-                done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-                if not done:
-                    raise StageTimeout(self.name, f"a sample of task {request.task_id}", timeout_s)
-                for task in done:
-                    header, rollout = task.result()
-                    yield header
-                    yield rollout
-        finally:
-            for task in pending:
-                task.cancel()
+        async for item in self._as_they_end(pending, f"a sample of task {request.task_id}"):
+            yield item
+
+    @_grouped("generate", num_returns="streaming")
+    async def generate_batch(self, requests: Sequence[GenerationRequest]) -> AsyncIterator[RolloutHeader | Rollout]:
+        """As `generate`, for all samples of `requests` at once: the engine is paused until it holds the whole batch.
+
+        On an engine that does nothing else meanwhile the samples are a function of its weights and of `requests`,
+        order included, to the last bit. Raises as `generate`.
+        """
+        for request in requests:
+            self._check_request(request)
+        submitted = await self._deadline(
+            "taking a batch", self._config.deadlines.generate_s, self._submit(tuple(requests))
+        )
+        pending = {asyncio.ensure_future(self._thread.run(self._collect(sample))) for sample in submitted}
+        async for item in self._as_they_end(pending, "a sample of a batch"):
+            yield item
 
     @_grouped("control")
     async def begin_update(self, version: Version) -> None:
@@ -228,24 +235,34 @@ class RolloutWorker:
             pass
 
     async def _sample(self, request: GenerationRequest, index: int, seed: int) -> tuple[RolloutHeader, Rollout]:
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
         from rollout_workers.generation import engine_sampling, to_rollout
 
         engine = self._running_engine()
         self._num_requests += 1
         request_id = f"{request.task_id}/{index}/{self._num_requests}"
         prompt: Any = {"prompt_token_ids": request.prompt_ids.tolist()}
-        self._num_running += 1
-        try:
+        with self._counted(request):
             outputs = [o async for o in engine.generate(prompt, engine_sampling(request, seed), request_id)]
-        except (EngineDeadError, EngineGenerateError) as error:
-            raise InfrastructureError(f"{self.name}: the engine failed on task {request.task_id}: {error}") from error
-        finally:
-            self._num_running -= 1
         await self._settled.wait()
         self._require_usable()
         return to_rollout(request, index, outputs[-1], self._decoder)
+
+    async def _submit(self, requests: Sequence[GenerationRequest]) -> "list[Submitted]":
+        from rollout_workers.submission import submit
+
+        await self._settled.wait()
+        self._require_usable()
+        self._num_requests += 1
+        return await submit(self._running_engine(), requests, f"batch-{self._num_requests}")
+
+    async def _collect(self, sample: "Submitted") -> tuple[RolloutHeader, Rollout]:
+        from rollout_workers.generation import to_rollout
+
+        with self._counted(sample.request):
+            output = await sample.output()
+        await self._settled.wait()
+        self._require_usable()
+        return to_rollout(sample.request, sample.sample_index, output, self._decoder)
 
     async def _begin_update(self, version: Version) -> None:
         from rollout_workers.receiver import EngineUpdate
@@ -278,6 +295,37 @@ class RolloutWorker:
         self._running_engine().shutdown()
 
     # ---- shared
+
+    @contextmanager
+    def _counted(self, request: GenerationRequest) -> Iterator[None]:
+        """One sample that runs in the engine; the engine's own errors become `InfrastructureError`."""
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        self._num_running += 1
+        try:
+            yield
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise InfrastructureError(f"{self.name}: the engine failed on task {request.task_id}: {error}") from error
+        finally:
+            self._num_running -= 1
+
+    async def _as_they_end(
+        self, pending: "set[asyncio.Task[tuple[RolloutHeader, Rollout]]]", stage: str
+    ) -> AsyncIterator[RolloutHeader | Rollout]:
+        """Header and rollout of each sample as it ends; the deadline holds for each next one."""
+        timeout_s = self._config.deadlines.generate_s
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    raise StageTimeout(self.name, stage, timeout_s)
+                for task in done:
+                    header, rollout = task.result()
+                    yield header
+                    yield rollout
+        finally:
+            for task in pending:
+                task.cancel()
 
     async def _step(self, stage: str, expected: State, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """One step of an update. Any failure makes the worker broken and reaches the caller as `WeightSyncError`."""

@@ -65,6 +65,10 @@ class LearnerDied(InfrastructureError):
     """A learner rank is gone; the gang starts again from the newest checkpoint."""
 
 
+class DiskFull(InfrastructureError):
+    """The run directory cannot take more. What was complete in it stays."""
+
+
 class RunInterrupted(SdpoError):
     """The run stopped on request at a batch boundary, with a checkpoint."""
 

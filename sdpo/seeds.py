@@ -1,4 +1,4 @@
-"""One seed for every sample, a function of what it is for and of nothing else (workers, order, restarts)."""
+"""Numbers that depend on names only: a seed for every sample, and who serves a task; on no order and no restart."""
 
 import hashlib
 
@@ -7,3 +7,8 @@ def sample_seed(run_seed: int, purpose: str, step: int, task_id: str, sample_ind
     """A seed in [0, 2**31) for one completion; `purpose` keeps training and evaluation apart."""
     key = f"{run_seed}/{purpose}/{step}/{task_id}/{sample_index}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:4], "big") >> 1
+
+
+def stable_index(key: str, count: int) -> int:
+    """An index in [0, count) that depends on `key` only, the same in every process."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % count

@@ -17,8 +17,10 @@ class CheckpointConfig(Section):
 
     every_steps: int = Field(default=20, ge=0)
     """Checkpoint every this many steps; 0: only at the end and on interruption."""
-    keep: int = Field(default=2, gt=0)
+    keep_last: int = Field(default=2, gt=0)
     """Newest checkpoints that are kept."""
+    keep_best: int = Field(default=0, ge=0)
+    """Checkpoints with the highest held-out pass@1 that are kept as well; if any, every evaluated step is saved."""
     resume: Literal["auto", "never"] = "auto"
     """auto: go on from the newest complete checkpoint, or start anew; never: refuse a used run directory."""
 
@@ -62,6 +64,8 @@ class RunConfig(Section):
     """Seed of the run: task order, sampling."""
     steps: int = Field(default=40, ge=0)
     """Rollout batches to train on."""
+    deterministic: bool = False
+    """Make the run a function of this file to the last bit, also when it is killed and resumed; costs some speed."""
     model: ModelConfig = ModelConfig()
     """The policy."""
     tasks: TasksConfig = TasksConfig()
@@ -224,6 +228,18 @@ class RunConfig(Section):
             raise ValueError(
                 f"batch.mini_batch_tasks={self.batch.mini_batch_tasks}: allowed: at most batch.tasks={self.batch.tasks}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        if self.checkpoint.keep_best and self.tasks.heldout is None:
+            raise ValueError(f"checkpoint.keep_best={self.checkpoint.keep_best}: allowed without tasks.heldout: 0")
+        return self
+
+    @model_validator(mode="after")
+    def _repeatable(self) -> Self:
+        if self.deterministic and self.rollout.kv_cache_gib is None:
+            raise ValueError("rollout.kv_cache_gib=none: allowed with deterministic: a size in GiB")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,97 @@
+"""The checkpoints of a run: written beside, renamed into place when complete, pruned afterwards.
+
+checkpoints/step-N/          learner state after N steps; state.json, written last: N, and pass@1 if it was measured
+checkpoints/unfinished-*/    being written or deleted; never read, removed by the next start
+"""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from orchestrator.files import sync_path, sync_tree, write_atomically
+from sdpo.config import CheckpointConfig
+from sdpo.errors import CheckpointError
+
+
+class State(BaseModel):
+    """state.json. pass_at_1: held-out, of exactly these weights; None where it was not measured."""
+
+    steps: int
+    pass_at_1: float | None = None
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run that is locked."""
+
+    def __init__(self, place: Path, config: CheckpointConfig) -> None:
+        self._place, self._config = place, config
+
+    def newest(self) -> tuple[Path, int] | None:
+        """The newest checkpoint and the number of steps in it; an older one is never taken in its place.
+
+        Raises `CheckpointError` if state.json is damaged; the learner checks the other files when it loads them.
+        """
+        found = self._complete()
+        if not found:
+            return None
+        file = found[-1] / "state.json"
+        try:
+            return found[-1], State.model_validate_json(file.read_bytes()).steps
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{file}: not a complete checkpoint ({reason}); delete {found[-1]} to use an older one"
+            ) from None
+
+    def begin(self) -> Path:
+        """An empty folder to write a checkpoint into, for `commit` or `discard`. Removes what was left unfinished."""
+        self.clear()
+        folder = self._place / f"unfinished-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def commit(self, folder: Path, steps: int, pass_at_1: float | None) -> Path:
+        """Rename a complete checkpoint into place, then delete those that are not to be kept. Blocks on the disk."""
+        write_atomically(folder / "state.json", State(steps=steps, pass_at_1=pass_at_1).model_dump_json())
+        sync_tree(folder)
+        place = self._place / f"step-{steps:06d}"
+        if place.exists():
+            self._remove(place)
+        os.replace(folder, place)
+        sync_path(self._place)
+        self._prune()
+        return place
+
+    def clear(self) -> None:
+        """Remove what was not finished, by this start of the run or by an earlier one."""
+        for folder in self._place.glob("unfinished-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _complete(self) -> list[Path]:
+        return sorted(self._place.glob("step-*[0-9]"), key=lambda path: int(path.name.removeprefix("step-")))
+
+    def _prune(self) -> None:
+        found = self._complete()
+        keep = set(found[-self._config.keep_last :])
+        scored = [(score, path) for path in found if (score := _pass_at_1(path)) is not None]
+        best = sorted(scored)[len(scored) - min(len(scored), self._config.keep_best) :]
+        keep |= {path for _, path in best}
+        for path in found:
+            if path not in keep:
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Rename first: a checkpoint that is half deleted must not look like one."""
+        doomed = self._place / f"unfinished-{uuid.uuid4().hex[:8]}"
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
+
+
+def _pass_at_1(path: Path) -> float | None:
+    try:
+        return State.model_validate_json((path / "state.json").read_bytes()).pass_at_1
+    except (OSError, ValueError):  # damaged; it was not measured, then
+        return None

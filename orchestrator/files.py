@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all, also when the machine stops in the middle."""
+
+import errno
+import os
+from pathlib import Path
+
+from sdpo.errors import CheckpointError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write beside the file, on to the disk, then rename: a reader sees the old text or the new one."""
+    beside = file.with_name(f".{file.name}.unfinished")
+    with beside.open("w", encoding="utf-8") as written:
+        written.write(text)
+        written.flush()
+        os.fsync(written.fileno())
+    os.replace(beside, file)
+    sync_path(file.parent)
+
+
+def sync_path(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have a folder and everything in it on the disk."""
+    for path in folder.rglob("*"):
+        sync_path(path)
+    sync_path(folder)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk has no room; a learner's reaches the orchestrator as text."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return isinstance(error, CheckpointError) and any(os.strerror(number) in str(error) for number in _FULL)

@@ -1,0 +1,82 @@
+"""Which keys of a run's config may change when it is resumed. docs/restart.md says the same to people."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sdpo.config import RunConfig
+
+FREE = (
+    "steps",
+    "dir",
+    "checkpoint",
+    "record",
+    "evaluation",
+    "health",
+    "deadlines",
+    "max_learner_restarts",
+    "max_worker_restarts",
+    "env.workers",
+    "env.num_cpus",
+    "env.env_slots",
+    "env.max_attempts",
+    "env.max_dropped_fraction",
+    "rollout.num_cpus",
+    "teacher.workers",
+    "teacher.num_cpus",
+    "learner.num_cpus",
+    "weights.bucket_bytes",
+    "weights.audit_tolerance",
+)
+"""Touch no number of the training."""
+
+FREE_UNLESS_DETERMINISTIC = (
+    "rollout.workers",
+    "rollout.max_num_seqs",
+    "rollout.kv_cache_gib",
+    "rollout.enforce_eager",
+    "rollout.tensor_parallel",
+    "rollout.num_gpus",
+    "rollout.num_threads",
+    "teacher.tokens_per_forward",
+    "teacher.num_gpus",
+    "teacher.num_threads",
+    "learner.ranks",
+    "learner.tokens_per_micro_batch",
+    "learner.logits_chunk_tokens",
+    "learner.gradient_checkpointing",
+    "learner.num_gpus",
+    "learner.num_threads",
+    "weights.backend",
+)
+"""Change the order in which floats are added, and nothing else."""
+
+
+def refused_change(before: RunConfig, now: RunConfig) -> str | None:
+    """What makes resuming impossible: the first key that must not change, its values and what is allowed; or None."""
+    old, new = dict(_flat(before.model_dump())), dict(_flat(now.model_dump()))
+    for key in [*new, *(key for key in old if key not in new)]:
+        if old.get(key) == new.get(key) or _is_in(key, FREE):
+            continue
+        changed = f"{key}={new.get(key)} (was {old.get(key)})"
+        if not _is_in(key, FREE_UNLESS_DETERMINISTIC):
+            return f"{changed}: a run cannot be resumed with another value; allowed: another `name`"
+        if now.deterministic:
+            return f"{changed}: a deterministic run cannot be resumed with another value; allowed: another `name`"
+        if key == "learner.ranks" and now.learner.backend != "fsdp2":
+            return (
+                f"{changed}: checkpoints of learner.backend={now.learner.backend} need the number of ranks that wrote "
+                f"them; allowed: {old[key]}, or another `name`"
+            )
+    return None
+
+
+def _is_in(key: str, allowed: tuple[str, ...]) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in allowed)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
