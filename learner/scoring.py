@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from learner.attention import attention_arguments
-from learner.attention import attention_arguments
 from learner.batch import ScoringBatch
 from learner.chunk import TokenLogProbs
 from learner.head import Scored, ScoreRequest, ScoringHead, TokenLoss, mixed_scores
