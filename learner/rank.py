@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from learner.backends import make_backend
 from learner.backends.base import Backend
+from learner.determinism import repeat_to_the_bit
 from learner.direct import DirectSender, PolicySource, RolloutClient
 from learner.ema import WeightEma
 from learner.experiences import Attached, join
@@ -56,6 +57,7 @@ class LearnerRank:
         Raises `ModelError`, `CheckpointError` (one line) and `InfrastructureError` (no gang within `start_s`).
         """
         torch.set_num_threads(self._config.learner.num_threads)
+        repeat_to_the_bit(self._config)
         torch.manual_seed(self._config.seed + self._rank)
         self._device = pick_device(self._config.learner.num_gpus)
         hf_model = load_policy(self._config)
@@ -99,11 +101,13 @@ class LearnerRank:
         return self._recaller.recall(request, rollouts)
 
     def update_teacher(self) -> bool:
-        """Move the teacher's average towards the masters, once per rollout batch; not after a skipped step."""
-        if self._ema is None or not self._teacher_is_due:
+        """Move the teacher's average towards the masters where it moves once per rollout batch; not if no step was
+        taken since the last time.
+        """
+        is_due, self._teacher_is_due = self._teacher_is_due, False
+        if self._ema is None or self._moves_every_step or not is_due:
             return False
         self._ema.update()
-        self._teacher_is_due = False
         return True
 
     def publish(self, stream: Stream, version: Version, probe_ids: Int32) -> Iterator[WeightBucket | WeightManifest]:
@@ -161,9 +165,13 @@ class LearnerRank:
 
     def _after_step(self) -> None:
         """The trainer has taken an optimizer step."""
-        teacher = self._config.teacher.regularisation
-        if self._ema is not None and isinstance(teacher, EmaTeacher) and teacher.every == "optimizer_step":
+        if self._ema is not None and self._moves_every_step:
             self._ema.update()
+
+    @property
+    def _moves_every_step(self) -> bool:
+        teacher = self._config.teacher.regularisation
+        return isinstance(teacher, EmaTeacher) and teacher.every == "optimizer_step"
 
     @property
     def _average(self) -> Mapping[str, torch.Tensor] | None:

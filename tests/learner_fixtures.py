@@ -121,7 +121,7 @@ def train_calls(
     """
     lengths = [e.num_tokens for e in experiences]
     whole = [range(len(experiences))] if mini_batches is None else mini_batches
-    calls = []
+    calls: list[list[Any]] = []
     for plan in plan_mini_batches(whole, lengths, ranks, tokens, 1):
         mine = sorted(i for mini_batch in plan for part in mini_batch for i in part)
         attached = [tuple(n for n in ATTACHMENTS if getattr(experiences[i], n) is not None) for i in mine]
