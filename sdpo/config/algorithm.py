@@ -25,7 +25,8 @@ class SdpoObjective(Section):
     """Self-distillation: move the student's next-token distribution towards the teacher's."""
     estimator: Literal["support", "sampled_token", "sequence", "clipped_surrogate"] = "support"
     """support: the divergence over the support's bins; sampled_token: its single-sample gradient; sequence: as that,
-    with a response's mean advantage on each of its tokens; clipped_surrogate: paper eq. 13, clipped per bin."""
+    with a response's mean advantage on each of its tokens; clipped_surrogate: paper eq. 13, clipped per bin (before a
+    batch's second step there is nothing to clip: it is the reverse KL)."""
     divergence: Literal["forward_kl", "reverse_kl", "js"] = "js"
     """KL(q||p), KL(p||q), or the generalised Jensen-Shannon divergence between them (p student, q teacher).
     Estimators other than support estimate reverse_kl."""
@@ -42,9 +43,11 @@ class SdpoObjective(Section):
     """support=full: most memory for the teacher's whole distributions of one batch; a run that could need more is
     refused."""
     is_clip: float | None = Field(default=2.0, gt=0)
-    """One-sided cap of the per-token ratio of the policy to the one before the batch's first step; none: no ratio."""
+    """One-sided cap of the per-token ratio of the policy to the one before the batch's first step; none: no ratio.
+    clipped_surrogate has its own clips instead."""
     tis_clip: float | None = Field(default=2.0, gt=0)
-    """Cap of the per-token ratio of the policy before the batch's first step to the engine; none: no ratio."""
+    """Cap of the per-token ratio of the policy before the batch's first step to the engine; none: no ratio.
+    clipped_surrogate with support=rollout caps that policy's bins at this many times the engine's."""
     advantage_clip: float | None = Field(default=None, gt=0)
     """Bound of |log q - log p| per token and bin (paper, Table 12); of reverse_kl only. None: no bound."""
     surrogate_clip_low: float = Field(default=0.2, gt=0)
@@ -71,6 +74,10 @@ class SdpoObjective(Section):
             raise ValueError(f"objective.divergence={self.divergence}: allowed with advantage_clip: reverse_kl")
         if self.estimator == "clipped_surrogate" and self.support not in ("rollout", "student"):
             raise ValueError(f"objective.support={self.support}: allowed with clipped_surrogate: rollout, student")
+        if not self.needs_support and self.support != "rollout":
+            raise ValueError(
+                f"objective.support={self.support}: allowed with {self.estimator}, which needs none: rollout"
+            )
         if self.tail is False and self.estimator == "clipped_surrogate":
             raise ValueError("objective.tail=false: allowed with clipped_surrogate: true")
         sizeless = not self.needs_support or self.support == "full"
