@@ -1,4 +1,4 @@
-"""The parts of the orchestrator that need no actor: gate, task order, failures, run directory, metrics."""
+"""The parts of the orchestrator that need no actor: gate, task order, failures, metrics."""
 
 import asyncio
 import json
@@ -9,11 +9,9 @@ import pytest
 from orchestrator.failures import one_line, root_cause
 from orchestrator.gate import StalenessGate
 from orchestrator.metrics_log import MetricsLog, read_metrics
-from orchestrator.run_dir import RunDir
 from orchestrator.task_source import TaskSource
 from orchestrator.waits import within
-from sdpo.config import RunConfig
-from sdpo.errors import CheckpointError, ConfigError, InfrastructureError, LearnerDied, StageTimeout
+from sdpo.errors import ConfigError, InfrastructureError, LearnerDied, StageTimeout
 from sdpo.types import Message, Task
 
 
@@ -70,55 +68,6 @@ def test_root_cause_prefers_bad_input_then_a_dead_learner() -> None:
 def test_a_wait_past_its_deadline_names_actor_and_stage() -> None:
     with pytest.raises(StageTimeout, match=r"env-3 did not finish judge within 0\.01 s"):
         asyncio.run(within(asyncio.sleep(5), actor="env-3", stage="judge", timeout_s=0.01))
-
-
-def config(folder: Path, **changes: object) -> RunConfig:
-    return RunConfig.model_validate({"name": "r", "dir": str(folder)} | changes)
-
-
-def opened(folder: Path, **changes: object) -> RunDir:
-    run_dir = RunDir(config(folder, **changes))
-    run_dir.check()
-    run_dir.open()
-    return run_dir
-
-
-def test_run_directory_keeps_the_newest_checkpoints_and_finds_the_last(tmp_path: Path) -> None:
-    run_dir = opened(tmp_path, checkpoint={"keep": 2})
-    for steps in (5, 10, 15):
-        folder = run_dir.checkpoint_folder()
-        (folder / "shard").write_text("x")
-        run_dir.commit_checkpoint(folder, steps)
-    assert run_dir.newest_checkpoint() == (run_dir.path / "checkpoints/step-000015", 15)
-    assert sorted(p.name for p in (run_dir.path / "checkpoints").iterdir()) == ["step-000010", "step-000015"]
-    assert [run_dir.next_incarnation(), run_dir.next_incarnation()] == [1, 2]
-
-
-def test_an_unfinished_checkpoint_is_not_used_and_a_corrupt_one_is_refused(tmp_path: Path) -> None:
-    run_dir = opened(tmp_path)
-    run_dir.checkpoint_folder()
-    assert run_dir.newest_checkpoint() is None
-    place = run_dir.commit_checkpoint(run_dir.checkpoint_folder(), 5)
-    (place / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"state\.json: not a complete checkpoint"):
-        run_dir.newest_checkpoint()
-
-
-def test_a_run_directory_refuses_another_config_but_not_more_steps(tmp_path: Path) -> None:
-    opened(tmp_path).close()
-    opened(tmp_path, steps=99).close()
-    with pytest.raises(ConfigError, match=r"batch\.tasks=3 \(was 16\)"):
-        RunDir(config(tmp_path, batch={"tasks": 3})).check()
-    with pytest.raises(ConfigError, match=r"checkpoint\.resume=never"):
-        RunDir(config(tmp_path, checkpoint={"resume": "never"})).check()
-
-
-def test_a_live_run_locks_its_directory(tmp_path: Path) -> None:
-    first = opened(tmp_path)
-    with pytest.raises(ConfigError, match="in use by a live run"):
-        opened(tmp_path)
-    first.close()
-    opened(tmp_path).close()
 
 
 def test_metrics_newer_than_the_checkpoint_are_discarded_on_resume(tmp_path: Path) -> None:

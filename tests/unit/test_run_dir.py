@@ -1,0 +1,206 @@
+"""The run directory: its lock, what may change on resuming, and which checkpoints stay and are taken."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.resume_rules import FREE, FREE_UNLESS_DETERMINISTIC, refused_change
+from orchestrator.run_dir import RunDir
+from sdpo.config import RunConfig
+from sdpo.errors import CheckpointError, ConfigError
+
+DOCS = Path(__file__).parents[2] / "docs/restart.md"
+
+
+def config(folder: Path | str = "runs", **changes: Any) -> RunConfig:
+    return RunConfig.model_validate({"name": "r", "dir": str(folder)} | changes)
+
+
+def opened(folder: Path, **changes: Any) -> RunDir:
+    run_dir = RunDir(config(folder, **changes))
+    run_dir.check()
+    run_dir.open()
+    return run_dir
+
+
+def save(run_dir: RunDir, steps: int, pass_at_1: float | None = None) -> Path:
+    folder = run_dir.checkpoints.begin()
+    (folder / "shard").write_text(f"weights after {steps}")
+    return run_dir.checkpoints.commit(folder, steps, pass_at_1)
+
+
+def kept(run_dir: RunDir) -> list[int]:
+    names = sorted(path.name for path in (run_dir.path / "checkpoints").iterdir())
+    assert all(name.startswith("step-") for name in names)
+    return [int(name.removeprefix("step-")) for name in names]
+
+
+def test_the_newest_stay_and_the_best_stay_whatever_their_age(tmp_path: Path) -> None:
+    run_dir = opened(tmp_path, checkpoint={"keep_last": 2, "keep_best": 2})
+    rates = {5: 0.4, 10: 0.9, 15: None, 20: 0.9, 25: 0.5, 30: 0.7, 35: None}
+    history = []
+    for steps, rate in rates.items():
+        save(run_dir, steps, rate)
+        history.append(kept(run_dir))
+    assert history == [[5], [5, 10], [5, 10, 15], [10, 15, 20], [10, 20, 25], [10, 20, 25, 30], [10, 20, 30, 35]]
+    assert run_dir.checkpoints.newest() == (run_dir.path / "checkpoints/step-000035", 35)
+    state = json.loads((run_dir.path / "checkpoints/step-000020/state.json").read_text())
+    assert state == {"steps": 20, "pass_at_1": 0.9}
+
+
+def test_without_keep_best_only_age_counts_also_past_a_million_steps(tmp_path: Path) -> None:
+    run_dir = opened(tmp_path, checkpoint={"keep_last": 2})
+    for steps in (999_998, 999_999, 1_000_000):
+        save(run_dir, steps, 1.0 if steps == 999_998 else 0.0)
+    assert sorted(kept(run_dir)) == [999_999, 1_000_000]
+    assert run_dir.checkpoints.newest() == (run_dir.path / "checkpoints/step-1000000", 1_000_000)
+
+
+def test_what_was_not_finished_is_never_taken_and_removed_at_the_next_start(tmp_path: Path) -> None:
+    run_dir = opened(tmp_path)
+    half = run_dir.checkpoints.begin()
+    (half / "state.json").write_text('{"steps": 7}')
+    assert run_dir.checkpoints.newest() is None
+    run_dir.close()
+    again = opened(tmp_path)
+    assert list((again.path / "checkpoints").iterdir()) == []
+    save(again, 5)
+    (again.checkpoints.begin() / "shard").write_text("half")
+    assert again.checkpoints.newest() == (again.path / "checkpoints/step-000005", 5)
+
+
+@pytest.mark.parametrize("text", ["{", "", '{"pass_at_1": 0.5}'])
+def test_a_damaged_newest_checkpoint_is_refused_and_none_older_taken(tmp_path: Path, text: str) -> None:
+    run_dir = opened(tmp_path)
+    save(run_dir, 5)
+    place = save(run_dir, 6)
+    (place / "state.json").write_text(text)
+    with pytest.raises(
+        CheckpointError, match=r"state\.json: not a complete checkpoint .*; delete .*step-000006 to use"
+    ):
+        run_dir.checkpoints.newest()
+    assert kept(run_dir) == [5, 6], "nothing is deleted unasked"
+
+
+@pytest.mark.parametrize("interrupted", ["rename into place", "removal of the old one"])
+def test_a_crash_while_committing_leaves_a_checkpoint_to_go_on_from(
+    tmp_path: Path, interrupted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = opened(tmp_path, checkpoint={"keep_last": 1})
+    save(run_dir, 1)
+    rename = os.replace
+    to_place = interrupted == "rename into place"
+
+    def power_cut(source: Any, target: Any) -> None:
+        if Path(target).name.startswith("step-") if to_place else Path(source).name == "step-000001":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr("os.replace", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        save(run_dir, 2)
+    monkeypatch.undo()
+    run_dir.close()
+    newest = opened(tmp_path).checkpoints.newest()
+    assert newest is not None
+    assert newest[1] == (1 if to_place else 2)
+    assert (newest[0] / "shard").read_text() == f"weights after {newest[1]}"
+
+
+def test_incarnations_are_counted_and_a_live_run_locks_its_directory(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    assert [first.next_incarnation(), first.next_incarnation()] == [1, 2]
+    with pytest.raises(ConfigError, match="in use by a live run"):
+        opened(tmp_path)
+    first.close()
+    assert opened(tmp_path).next_incarnation() == 3
+
+
+def test_a_run_directory_refuses_another_config_but_not_more_steps(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    opened(tmp_path, steps=99, checkpoint={"keep_last": 5}).close()
+    with pytest.raises(ConfigError, match=r"^batch\.tasks=3 \(was 16\): .*allowed: another `name`"):
+        RunDir(config(tmp_path, batch={"tasks": 3})).check()
+    with pytest.raises(ConfigError, match=r"checkpoint\.resume=never"):
+        RunDir(config(tmp_path, checkpoint={"resume": "never"})).check()
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"seed": 1}, r"seed=1 \(was 0\)"),
+    ({"deterministic": True}, r"deterministic=True \(was False\)"),
+    ({"learner": {"optimizer": {"learning_rate": 1.0}}}, r"learner\.optimizer\.learning_rate=1\.0 \(was 1e-05\)"),
+    ({"teacher": {"regularisation": {"kind": "frozen"}}}, r"teacher\.regularisation\.kind=frozen \(was ema\)"),
+    (
+        {"teacher": {"regularisation": {"kind": "ema", "rate": 0.5}}},
+        r"teacher\.regularisation\.rate=0\.5 \(was 0\.05\)",
+    ),
+    ({"rollout": {"sampling": {"temperature": 0.5}}}, r"rollout\.sampling\.temperature=0\.5 \(was 1\.0\)"),
+    ({"env": {"sandbox": {"wall_time_s": 9.0}}}, r"env\.sandbox\.wall_time_s=9\.0 \(was 5\.0\)"),
+    ({"learner": {"backend": "zero2"}}, r"learner\.backend=zero2 \(was fsdp2\)"),
+    ({"learner": {"lora": {"rank": 4}}}, r"learner\.lora\.rank=4 \(was None\)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_what_would_make_it_another_run_must_not_change(changes: dict[str, Any], message: str) -> None:
+    refused = refused_change(config(), config(**changes))
+    assert refused is not None
+    assert re.match(message, refused), refused
+    assert refused.endswith("allowed: another `name`")
+
+
+FREE_CHANGES: list[dict[str, Any]] = [
+    {"steps": 1, "max_worker_restarts": 1, "deadlines": {"start_s": 1.0}, "record": {"samples_per_step": 0}},
+    {"evaluation": {"every_steps": 1}, "checkpoint": {"keep_last": 9}, "dir": "elsewhere"},
+    {"env": {"workers": 9}, "teacher": {"workers": 3}, "weights": {"bucket_bytes": 1000}},
+]
+FLOAT_ORDER: list[dict[str, Any]] = [
+    {"rollout": {"workers": 3}},
+    {"rollout": {"max_num_seqs": 3}},
+    {"teacher": {"num_threads": 7}},
+    {"learner": {"ranks": 2}},
+    {"learner": {"tokens_per_micro_batch": 100}},
+]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_what_touches_no_number_may_change_and_what_reorders_sums_may_where_bits_do_not_matter(
+    deterministic: bool,
+) -> None:
+    before = config(deterministic=deterministic)
+    for changes in FREE_CHANGES:
+        assert refused_change(before, config(deterministic=deterministic, **changes)) is None
+    for changes in FLOAT_ORDER:
+        refused = refused_change(before, config(deterministic=deterministic, **changes))
+        assert (refused is not None) is deterministic
+        assert refused is None or "a deterministic run cannot be resumed with another value" in refused
+
+
+@pytest.mark.parametrize("backend", ["zero1", "zero2", "zero3"])
+def test_deepspeed_goes_on_with_the_ranks_that_saved_only(backend: str) -> None:
+    before, now = config(learner={"backend": backend}), config(learner={"backend": backend, "ranks": 2})
+    assert refused_change(before, now) == (
+        f"learner.ranks=2 (was 1): checkpoints of learner.backend={backend} need the number of ranks that wrote them; "
+        "allowed: 1, or another `name`"
+    )
+
+
+def test_every_rule_names_a_key_and_is_documented() -> None:
+    text = DOCS.read_text()
+    for rule in (*FREE, *FREE_UNLESS_DETERMINISTIC):
+        value: Any = config().model_dump()
+        for part in rule.split("."):
+            value = value[part]
+        assert f"`{rule}`" in text, rule
+    assert not set(FREE) & set(FREE_UNLESS_DETERMINISTIC)
+
+
+def test_keep_best_needs_something_to_measure() -> None:
+    with pytest.raises(ValueError, match=r"checkpoint\.keep_best=1: allowed without tasks\.heldout: 0"):
+        config(checkpoint={"keep_best": 1}, tasks={"heldout": None})
+    with pytest.raises(ValueError, match=r"rollout\.kv_cache_gib=none: allowed with deterministic"):
+        config(deterministic=True, rollout={"kv_cache_gib": None})
