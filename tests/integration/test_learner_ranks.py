@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import ray
 
+from learner.messages import RecallRequest
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
-from sdpo.types import Rollout, Version
+from sdpo.types import Experience, PolicyScores, Version
 from sdpo.weights import WeightManifest
 from tests.learner_fixtures import (
     ObservedRank,
     make_config,
     masters,
     one_rank,
-    random_rollouts,
-    random_scores,
-    requests,
+    random_experiences,
+    train_calls,
 )
 from tests.tiny_models import make_tiny_model
 
@@ -55,13 +55,10 @@ def gang(ray_cluster: str, config: RunConfig) -> Iterator[Callable[..., list[Any
         ray.kill(rank)
 
 
-def work(rollouts: Sequence[Rollout], scored: Sequence[bool], ranks: int, tokens: int) -> list[list[Any]]:
-    """Arguments of `train` for every rank. Rollouts and scores go as references, as the orchestrator sends them."""
-    scores = [random_scores(r) for r, flag in zip(rollouts, scored, strict=True) if flag]
-    objects: list[Any] = [*rollouts, *scores]
-    if ranks > 1:
-        objects = [ray.put(o) for o in objects]
-    return [[request, *objects] for request in requests(rollouts, scored, ranks, tokens)]
+def work(experiences: Sequence[Experience], ranks: int, tokens: int, **plan: Any) -> list[list[Any]]:
+    """Arguments of `train` for every rank. Arrays go as references, as the orchestrator sends them."""
+    calls = train_calls(experiences, ranks, tokens, **plan)
+    return calls if ranks == 1 else [[request, *(ray.put(o) for o in objects)] for request, *objects in calls]
 
 
 def distance(left: Any, right: Any) -> float:
@@ -69,29 +66,27 @@ def distance(left: Any, right: Any) -> float:
 
 
 def test_two_ranks_equal_one(gang: Callable[..., list[Any]], config: RunConfig, tmp_path: Path) -> None:
-    rollouts, scored = random_rollouts(9), [i % 4 != 1 for i in range(9)]
-    lonely = random_rollouts(1, seed=5)
+    experiences = random_experiences(9, [i % 4 != 1 for i in range(9)])
+    lonely = random_experiences(1, seed=5)
     with one_rank(config) as one:
-        want = one.train(*work(rollouts, scored, 1, ALONE)[0])
-        want_gradients = one.gradients()
+        want = one.train(*work(experiences, 1, ALONE)[0])
         one.update_teacher()
-        want_lonely = one.train(*work(lonely, [True], 1, 80)[0])
+        want_lonely = one.train(*work(lonely, 1, 80)[0])
+        want_gradients = one.gradients()
         *_, want_manifest = one.publish("policy", NEXT, PROBE)
 
-    got = gang("train", each=work(rollouts, scored, 2, ALONE))
+    got = gang("train", each=work(experiences, 2, ALONE))
     assert got[0] | {"seconds": 0} == got[1] | {"seconds": 0}
-    assert got[0]["loss"] == pytest.approx(want["loss"], rel=1e-5)
-    assert got[0]["grad_norm"] == pytest.approx(want["grad_norm"], rel=1e-5)
-    for key in ("active_tokens", "tokens", "learning_rate", "skipped"):
-        assert got[0][key] == want[key]
-    for gradients in gang("gradients"):
-        assert distance(gradients, want_gradients) <= 1e-6
+    for key in want.keys() - {"seconds"}:
+        assert got[0][key] == pytest.approx(want[key], rel=1e-5), key
     gang("update_teacher")
 
     # A rank without a sequence takes part with weight zero.
-    alone = work(lonely, [True], 2, 80)
-    assert alone[1][0].micro_batches == ((),)
+    alone = work(lonely, 2, 80)
+    assert alone[1][0].mini_batches == (((),),)
     assert gang("train", each=alone)[0]["loss"] == pytest.approx(want_lonely["loss"], rel=1e-4)
+    for gradients in gang("gradients"):
+        assert distance(gradients[0], want_gradients[0]) <= 1e-6
 
     manifest = stream(gang)
     assert isinstance(manifest, WeightManifest)
@@ -102,7 +97,7 @@ def test_two_ranks_equal_one(gang: Callable[..., list[Any]], config: RunConfig, 
     # What two ranks saved, one rank resumes, teacher included.
     gang("save", str(tmp_path / "checkpoint"))
     with one_rank(config, str(tmp_path / "checkpoint")) as one:
-        assert one._trainer.optimizer_step == 2
+        assert one._backend.optimizer_step == 2
         *_, resumed = one.publish("policy", NEXT, PROBE)
         *_, teacher = one.publish("teacher", NEXT, PROBE)
         weights = masters(one)
@@ -129,9 +124,52 @@ def stream(gang: Any, which: str = "policy") -> WeightManifest:
     return items[-1]
 
 
+def test_two_ranks_take_the_mini_batches_of_one(gang: Callable[..., list[Any]], config: RunConfig) -> None:
+    """pi_old recalled by each rank for its own attempts; the second mini-batch leaves a rank without work, the third
+    both."""
+    experiences = random_experiences(7, [i != 6 for i in range(7)])
+    parts = [[0, 1, 2, 3], [4], [6], [5, 2]]
+    with one_rank(config) as one:
+        recalled = recall_all(lambda each: [one.recall(*each[0])], experiences, [range(7)])
+        want = one.train(*work(recalled, 1, ALONE, mini_batches=parts)[0])
+        want_gradients = one.gradients()
+    shares = [range(0, 7, 2), range(1, 7, 2)]
+    found = recall_all(lambda each: gang("recall", each=each), experiences, shares)
+    for left, right in zip(found, recalled, strict=True):
+        assert left.policy is not None
+        assert right.policy is not None
+        np.testing.assert_allclose(left.policy.sampled_log_probs, right.policy.sampled_log_probs, atol=1e-5)
+    got = gang("train", each=work(found, 2, ALONE, mini_batches=parts))[0]
+    assert (got["steps_taken"], got["steps_idle"]) == (want["steps_taken"], want["steps_idle"]) == (3, 1)
+    for key in want.keys() - {"seconds"}:
+        assert got[key] == pytest.approx(want[key], rel=1e-3), key
+    first, *_ = gang("gradients")
+    assert distance(first[0], want_gradients[0]) <= 1e-6
+
+
+def recall_all(
+    call: Callable[[list[list[Any]]], list[Any]], experiences: Sequence[Experience], shares: Sequence[Sequence[int]]
+) -> list[Experience]:
+    """The experiences with pi_old, each recalled by the rank whose share it is in, in two micro-batches."""
+    each = [
+        [
+            RecallRequest(version=NEXT, micro_batches=(tuple(range(len(share) - 1)), (len(share) - 1,))),
+            *(experiences[i].rollout for i in share),
+        ]
+        for share in shares
+    ]
+    found: dict[int, PolicyScores] = {}
+    for share, (_, *scores) in zip(shares, call(each), strict=True):
+        found |= dict(zip(share, scores, strict=True))
+    return [replace(experience, policy=found[i]) for i, experience in enumerate(experiences)]
+
+
 def test_ranks_with_unequal_plans_fail_instead_of_waiting(gang: Callable[..., list[Any]]) -> None:
-    rollouts = random_rollouts(4)
-    each = work(rollouts, [True] * 4, 2, 8192)
-    each[1][0] = replace(each[1][0], micro_batches=((0,), (1,), (2,)))
+    each = work(random_experiences(4), 2, 8192)
+    whole = each[1][0]
+    each[1][0] = replace(whole, mini_batches=(((0,), (1,), ()),))
     with pytest.raises(InfrastructureError, match="different numbers of micro-batches"):
+        gang("train", each=each)
+    each[1][0] = replace(whole, mini_batches=(((0,),), ((1,),)))
+    with pytest.raises(InfrastructureError, match="different numbers of mini-batches"):
         gang("train", each=each)
