@@ -38,20 +38,24 @@ class BinScores:
         sampled_C1 = logits_CV.gather(1, self._sampled_C1)
         support_logits_CK = logits_CV.gather(1, self._support_CK)
         logits_CV.scatter_(1, self._support_CK, EMPTY_TAIL_LOGIT)
-        largest_C1 = logits_CV.amax(1, keepdim=True)
+        outside_max_C1 = logits_CV.amax(1, keepdim=True)
         self._outside_CV = torch.softmax(logits_CV, 1, out=scratch_CV)  # within the complement
-        tail_C1 = largest_C1 - self._outside_CV.amax(1, keepdim=True).log()
-        total_C1 = torch.cat([support_logits_CK, tail_C1], 1).logsumexp(1, keepdim=True)
-        support = support_logits_CK - total_C1
-        self._inside_CK, self._tail_mass_C1 = support.exp(), (tail_C1 - total_C1).exp()
-        mean_logit = (self._inside_CK * support_logits_CK).sum(1, keepdim=True)
-        mean_logit += logits_CV.mul_(self._outside_CV).sum(1, keepdim=True) * self._tail_mass_C1
+        log_mass_C1 = -self._outside_CV.amax(1, keepdim=True).log()  # of the complement, over its largest
+        largest_C1 = torch.cat([support_logits_CK, outside_max_C1], 1).amax(1, keepdim=True)
+        support, tail_C1 = support_logits_CK - largest_C1, (outside_max_C1 - largest_C1) + log_mass_C1
+        total_C1 = torch.cat([support, tail_C1], 1).logsumexp(1, keepdim=True)
+        support, tail_C1 = support - total_C1, tail_C1 - total_C1
+        self._inside_CK, self._tail_mass_C1 = support.exp(), tail_C1.exp()
+        outside_mean_C1 = logits_CV.mul_(self._outside_CV).sum(1, keepdim=True)
+        outside_entropy_C1 = (outside_max_C1 - outside_mean_C1) + log_mass_C1
+        entropy_C1 = self._tail_mass_C1 * (outside_entropy_C1 - tail_C1)
+        entropy_C1 -= (self._inside_CK * support).sum(1, keepdim=True)
         self.log_probs = TokenLogProbs(
-            sampled=(sampled_C1 - total_C1)[:, 0],
+            sampled=((sampled_C1 - largest_C1) - total_C1)[:, 0],
             support_ids=support_CK,
             support=None if support_CK is None else support,
-            tail=None if support_CK is None else (tail_C1 - total_C1)[:, 0],
-            entropy=(total_C1 - mean_logit)[:, 0],
+            tail=None if support_CK is None else tail_C1[:, 0],
+            entropy=entropy_C1[:, 0],
         )
 
     def logits_gradient(self, sampled_C: Tensor, support_CK: Tensor | None, tail_C: Tensor | None) -> Tensor:
@@ -73,7 +77,7 @@ class VocabularyScores:
         self._sampled_C1 = sampled_C[:, None]
         largest_C1 = logits_CV.amax(1, keepdim=True)
         self._probs_CV = torch.softmax(logits_CV, 1, out=scratch_CV)
-        support_CV = logits_CV.sub_(largest_C1 - self._probs_CV.amax(1, keepdim=True).log())
+        support_CV = logits_CV.sub_(largest_C1).add_(self._probs_CV.amax(1, keepdim=True).log())
         self.log_probs = TokenLogProbs(
             sampled=support_CV.gather(1, self._sampled_C1)[:, 0],
             support_ids=None,
