@@ -34,14 +34,17 @@ class Watch:
         return self._monitor.metrics(), begun
 
     def sound(self, begun: Sequence[Alarm]) -> None:
-        """Write and print alarms that began. Raises `StoppedByAlarm` if there are any and the config says stop."""
+        """Write and print alarms that began."""
         if not begun:
             return
         with self._file.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(dataclasses.asdict(alarm)) + "\n" for alarm in begun)
         for alarm in begun:
             print(f"ALARM {alarm.name} at step {alarm.step}: {alarm.message}", flush=True)
-        if self._stops:
+
+    def stop_if_asked(self, begun: Sequence[Alarm]) -> None:
+        """Raises `StoppedByAlarm` if an alarm began and the config says stop."""
+        if begun and self._stops:
             names = ", ".join(alarm.name for alarm in begun)
             raise StoppedByAlarm(
                 f"stopped after step {begun[0].step} by {names} (health.on_alarm=stop), with a checkpoint; "

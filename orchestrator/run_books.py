@@ -73,9 +73,10 @@ class RunBooks:
         health, begun = self._watch.observe(steps, metrics)
         self._log.write(steps, {**metrics, **health})
         _say(steps, self._config.steps, metrics)
+        self._watch.sound(begun)
         if begun or self._is_due(steps):
             await self.checkpoint(steps)
-        self._watch.sound(begun)
+        self._watch.stop_if_asked(begun)
 
     async def checkpoint(self, steps: int) -> None:
         """Save everything that resuming needs, unless these steps are saved already."""

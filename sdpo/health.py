@@ -118,7 +118,7 @@ def mismatch(history: History, config: HealthConfig) -> str | None:
     limits = (("engine_gap_mean", config.max_engine_gap_mean), ("engine_gap_p99", config.max_engine_gap_p99))
     for name, limit in limits:
         gap = history.newest.get(f"train/{name}", 0.0)
-        if limit is not None and gap > limit:
+        if limit is not None and not gap <= limit:  # a gap that is not a number is one
             return (
                 f"{name} of sampled tokens between engine and learner is {gap:.3g} nats; "
                 f"threshold: health.max_{name}={limit:g}; compare dtype and sampling temperature of both, "
@@ -169,7 +169,7 @@ class HealthMonitor:
 
     def observe(self, step: int, metrics: Mapping[str, float | None]) -> list[Alarm]:
         """Judge one step (None: not finite). Returns the alarms whose episode begins; `sounding` are all of now."""
-        self._history.add(step, {name: math.nan if value is None else value for name, value in metrics.items()})
+        self._history.add(step, {name: math.nan if v is None or math.isinf(v) else v for name, v in metrics.items()})
         self.sounding = [
             Alarm(name=name, step=step, message=message)
             for name, rule in RULES.items()
