@@ -112,6 +112,21 @@ def test_teacher_stream_is_the_average(folder: Path) -> None:
     assert np.abs(manifest.probe_log_probs - policy.probe_log_probs).max() > 1e-3
 
 
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+@pytest.mark.parametrize("backend", ["fsdp2"])
+def test_every_teacher_follows_every_learner(folder: Path, backend: str, lora: dict[str, int] | None) -> None:
+    """The audit compares log-probs of the probe with the sender's; the tensors carry the names of the checkpoint."""
+    with one_rank(make_config(folder, learner={"backend": backend, "lora": lora})) as learner:
+        trained(learner)
+        streams = {"ema": sent(learner, "teacher"), "live": sent(learner)}
+    streams["trust_region"] = streams["live"]
+    for kind, (buckets, manifest) in streams.items():
+        worker = started(folder, None, regularisation={"kind": kind})
+        assert receive(worker, buckets, manifest).max_abs_diff <= 1e-5, kind
+        initial = scores_of(started(folder), VERSION)
+        assert not same(scores_of(worker, NEXT), initial, 1e-6), kind
+
+
 def test_live_teacher_takes_the_policy(folder: Path) -> None:
     with one_rank(make_config(folder, teacher={"regularisation": {"kind": "live"}})) as learner:
         trained(learner)
