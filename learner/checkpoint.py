@@ -4,12 +4,14 @@ Every rank writes its files and then `digests-rank*.json`, which holds the SHA-2
 damaged or half-written checkpoint is refused before anything is loaded. All is fsynced.
 """
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch.distributed as dist
 
@@ -19,14 +21,18 @@ FORMAT = 2
 
 
 @contextmanager
-def writable(folder: str) -> Iterator[None]:
-    """Make `folder`; inside, whatever goes wrong in writing is one `CheckpointError` that names it, on every rank."""
+def writable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
+    """Make `folder`; inside, whatever goes wrong in writing is one `CheckpointError` that names it, on every rank.
+
+    `errors`: what is to be caught beside every `Exception`.
+    """
     failure = ""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         yield
-    except Exception as error:
-        failure = f"learner rank {dist.get_rank()} could not write it: {one_line(error)}"
+    except (Exception, *errors) as error:
+        reason = _lack_of_room(Path(folder)) or error
+        failure = f"learner rank {dist.get_rank()} could not write it: {one_line(reason)}"
     _agree(folder, failure)
 
 
@@ -39,36 +45,55 @@ def readable(folder: str, *errors: type[Exception]) -> Iterator[None]:
         raise CheckpointError(f"checkpoint {folder}: cannot be read: {one_line(error)}") from error
 
 
-def write_digests(folder: str, files: Iterable[Path]) -> None:
-    """Record what this rank wrote, after it is on disk."""
-    digests = {path.name: _digest(path) for path in sorted(files)}
-    with (Path(folder) / f"digests-rank{dist.get_rank()}.json").open("w") as file:
-        json.dump({"world_size": dist.get_world_size(), "files": digests}, file)
+@contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """A new file that is on disk when the context ends."""
+    with path.open("wb") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
 
 
-def saved_world_size(folder: str) -> int:
-    """Ranks that wrote a verified checkpoint."""
-    return _read_digests(Path(folder))[0]
+def write_digests(folder: str, backend: str, files: Iterable[Path]) -> None:
+    """Record what this rank wrote, after it is on disk."""
+    digests = {path.name: _digest(path) for path in sorted(files)}
+    record = {"world_size": dist.get_world_size(), "backend": backend, "files": digests}
+    with synced(Path(folder) / f"digests-rank{dist.get_rank()}.json") as file:
+        file.write(json.dumps(record).encode())
 
 
-def verify(folder: str) -> None:
-    """Each rank checks its share of the files; all raise the same `CheckpointError`, one line. A collective."""
-    failure = ""
+def verify(folder: str, backend: str) -> int:
+    """How many ranks saved it. Each rank checks its share of the files, and which backend wrote them; all raise
+    the same `CheckpointError`, one line. A collective.
+    """
+    failure, world_size = "", 0
     try:
-        _, digests = _read_digests(Path(folder))
+        world_size, written_by, digests = _read_digests(Path(folder))
+        if written_by != backend:
+            failure = f"it was written by learner.backend={written_by}, this run has {backend}; allowed: {written_by}"
         for name in sorted(digests)[dist.get_rank() :: dist.get_world_size()]:
             if _digest(Path(folder) / name) != digests[name]:
                 failure = failure or f"{name} is damaged (its SHA-256 is not the recorded one)"
     except (OSError, ValueError, KeyError, TypeError) as error:
         failure = f"a part is missing or damaged: {one_line(error)}"
     _agree(folder, failure)
+    return world_size
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The error's text on one line of bounded length."""
     return " ".join(str(error).split())[:300]
+
+
+def _lack_of_room(folder: Path) -> OSError | None:
+    """The system's own words if the disk is full: torch's writers do not always pass them on."""
+    try:
+        with synced(folder / "probe") as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        return error if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    (folder / "probe").unlink()
+    return None
 
 
 def _agree(folder: str, failure: str) -> None:
@@ -78,12 +103,12 @@ def _agree(folder: str, failure: str) -> None:
         raise CheckpointError(f"checkpoint {folder}: {text}")
 
 
-def _read_digests(folder: Path) -> tuple[int, dict[str, str]]:
-    world_size = int(json.loads((folder / "digests-rank0.json").read_text())["world_size"])
+def _read_digests(folder: Path) -> tuple[int, str, dict[str, str]]:
+    first = json.loads((folder / "digests-rank0.json").read_text())
     digests: dict[str, str] = {}
-    for rank in range(world_size):
+    for rank in range(int(first["world_size"])):
         digests |= json.loads((folder / f"digests-rank{rank}.json").read_text())["files"]
-    return world_size, digests
+    return int(first["world_size"]), str(first["backend"]), digests
 
 
 def _digest(path: Path) -> str:

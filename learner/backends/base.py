@@ -69,3 +69,7 @@ class Backend(Protocol):
     def load(self, folder: str, average: Mapping[str, torch.Tensor] | None) -> None:
         """Restore in place what `save` wrote. Raises `CheckpointError`, one line."""
         ...
+
+    def close(self) -> None:
+        """Let go of the process group, before it is destroyed. Local."""
+        ...

@@ -96,15 +96,15 @@ class Fsdp2Backend:
         return merged_shapes({name: tuple(parameter.shape) for name, parameter in self._all.items()})
 
     def save(self, folder: str, average: Mapping[str, torch.Tensor] | None) -> None:
-        with writable(folder):
+        with writable(folder, CheckpointException):
             save(self._state(average), checkpoint_id=folder)
             rank = dist.get_rank()
             parts = [*Path(folder).glob(f"__{rank}_*.distcp"), *([Path(folder) / ".metadata"] if rank == 0 else [])]
-            write_digests(folder, parts)
+            write_digests(folder, "fsdp2", parts)
 
     def load(self, folder: str, average: Mapping[str, torch.Tensor] | None) -> None:
         """Also what another number of ranks saved."""
-        verify(folder)
+        verify(folder, "fsdp2")
         state, rng_key = self._state(average), f"rng.{dist.get_rank()}"
         with readable(folder, CheckpointException):
             held = FileSystemReader(folder).read_metadata().state_dict_metadata
@@ -116,6 +116,9 @@ class Fsdp2Backend:
         self.optimizer_step = int(state["counters"]["optimizer_step"])
         if "rng" in state:
             torch.set_rng_state(state["rng"][str(dist.get_rank())])
+
+    def close(self) -> None:
+        """Nothing outlives the process group."""
 
     def _state(self, average: Mapping[str, torch.Tensor] | None) -> dict[str, Any]:
         """Tensors by reference: loading writes into them."""
