@@ -168,8 +168,8 @@ class RunConfig(Section):
     def needs_old_policy(self) -> bool:
         """Whether a batch begins with one learner forward that records the policy before its first step."""
         sdpo = self.objective if isinstance(self.objective, SdpoObjective) else None
-        looks_back = sdpo is not None and (sdpo.support == "student" or sdpo.estimator == "sequence")
-        return looks_back or self.steps_per_batch > 1
+        looks_back = sdpo is not None and sdpo.estimator == "sequence"
+        return looks_back or self.scores_after_recall or self.steps_per_batch > 1
 
     @property
     def rollout_support_size(self) -> int:
