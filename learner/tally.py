@@ -12,7 +12,6 @@ import torch.distributed as dist
 from learner.loss import MicroBatchLoss
 from learner.scoring import TokenLogProbs
 from sdpo.config import GrpoObjective, SdpoObjective
-from sdpo.importance import LARGEST_LOG_RATIO
 from sdpo.policy_gradient import reference_kl
 from sdpo.types import Experience
 
@@ -30,7 +29,8 @@ MEANS = (
     "teacher_entropy",
 )
 """Means over tokens, exact whatever the micro-batches and ranks: over the active tokens; the teacher's three over those
-that a teacher scored; signal_fraction over all that the model wrote. One without tokens is left out.
+that a teacher scored; signal_fraction over all that the model wrote in the attempts given to the learner. One without
+tokens is left out.
 
 loss: the objective, importance weights and anchor included. entropy, teacher_entropy: nats, of the student and the
 teacher. teacher_gap: log q - log p of the sampled token. teacher_kl: see `learner.loss.MicroBatchLoss`.
@@ -67,7 +67,7 @@ class BatchTally:
         self._add("entropy", student.entropy)
         self._add("engine_gap_mean", engine_gap_N)
         if objective.tis_clip is not None:
-            self._add("tis_clipped_fraction", log_old_N - targets.behaviour > _log_cap(objective.tis_clip))
+            self._add("tis_clipped_fraction", log_old_N - targets.behaviour > math.log(objective.tis_clip))
         if targets.reference is not None:
             self._add("reference_kl", reference_kl(student.sampled, targets.reference))
         signal_N = targets.has_teacher
@@ -88,7 +88,7 @@ class BatchTally:
         has_teacher_N = loss.targets.has_teacher
         assert loss.targets.teacher_sampled is not None
         if objective.is_clip is not None and objective.estimator != "clipped_surrogate":
-            self._add("is_clipped_fraction", student.sampled - log_old_N > _log_cap(objective.is_clip), has_teacher_N)
+            self._add("is_clipped_fraction", student.sampled - log_old_N > math.log(objective.is_clip), has_teacher_N)
         self._add("teacher_gap", loss.targets.teacher_sampled - student.sampled, has_teacher_N)
         self._add("teacher_kl", loss.teacher_kl, has_teacher_N)
         self._add("teacher_entropy", loss.teacher_entropy, has_teacher_N)
@@ -150,12 +150,7 @@ class BatchTally:
 
     def _add(self, name: str, values_N: torch.Tensor, where_N: torch.Tensor | None = None) -> None:
         place = MEANS.index(name)
-        if where_N is not None:
-            values_N = values_N[where_N]
-        self._sums[place] += values_N.double().sum()
-        self._counts[place] += len(values_N)
-
-
-def _log_cap(cap: float) -> float:
-    """A cap beyond e^20 is never reached: log-ratios are cut there."""
-    return min(math.log(cap), LARGEST_LOG_RATIO)
+        if where_N is None:
+            where_N = torch.ones_like(values_N, dtype=torch.bool)
+        self._sums[place] += torch.where(where_N, values_N, 0).double().sum()
+        self._counts[place] += where_N.sum()
