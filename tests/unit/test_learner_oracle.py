@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from learner.backends.base import Backend
 from learner.messages import RecallRequest, ScoreReceipt
@@ -166,44 +167,64 @@ def test_recall_equals_whole_logits(
                 assert left == right
 
 
-def test_metrics_equal_numpy_on_whole_logits(folder: Path, backend: Backend, attempts: list[Attempt]) -> None:
-    objective = {**REVERSE, **FULL, "is_clip": 1.1, "tis_clip": 1.2, "reference_kl": 0.1}
+@pytest.mark.parametrize("grpo_weight", [0.0, 0.5])
+def test_metrics_equal_numpy_on_whole_logits(
+    folder: Path, backend: Backend, attempts: list[Attempt], grpo_weight: float
+) -> None:
+    """The teacher's metrics are over the tokens that it scored, the others over all that are trained."""
+    objective = {
+        **REVERSE,
+        **FULL,
+        "is_clip": 1.1,
+        "tis_clip": 1.2,
+        "reference_kl": 0.1,
+        "grpo_weight": grpo_weight,
+        "grpo": {"clip_low": 0.05, "clip_high": 0.05, "dual_clip": 1.2},
+    }
     student = plain_model(folder)
     metrics, _ = trained(backend, config_of(folder, objective), attempts, [a.old for a in attempts])
-    rows: dict[str, list[np.ndarray[Any, Any]]] = {}
-    for attempt in attempts:
-        if not attempt.has_teacher:
+    counted = [a for a in attempts if a.has_teacher or grpo_weight]
+    scored = [a for a in attempts if a.has_teacher]
+    values = {id(a): token_values(a, student) for a in counted}
+    for name, value in values[id(counted[0])].items():
+        over = scored if name.startswith(("teacher", "is_clipped")) else counted
+        value = np.concatenate([values[id(a)][name][a.model_mask] for a in over])
+        if name == "grpo_clipped_fraction" and not grpo_weight:
+            assert name not in metrics
             continue
-        ids, mask = attempt.response_ids, attempt.model_mask
-        with torch.no_grad():
-            own = logits_of(student, attempt.prompt_ids, ids)
-        log_p, log_q = log_probs_of(own), log_probs_of(attempt.teacher)
-        p_y, q_y, old_y, engine_y, reference_y = (
-            sampled(x, ids) for x in (own, attempt.teacher, attempt.old, attempt.engine, attempt.reference)
-        )
-        ratio = reference_y - p_y
-        values = {
-            "entropy": -(log_p.exp() * log_p).sum(-1),
-            "teacher_entropy": -(log_q.exp() * log_q).sum(-1),
-            "teacher_gap": q_y - p_y,
-            "teacher_kl": (log_p.exp() * (log_p - log_q)).sum(-1),
-            "engine_gap_mean": (old_y - engine_y).abs(),
-            "is_clipped_fraction": (p_y - old_y).exp() > 1.1,
-            "tis_clipped_fraction": (old_y - engine_y).exp() > 1.2,
-            "reference_kl": ratio.exp() - ratio - 1,
-        }
-        for name, value in values.items():
-            rows.setdefault(name, []).append(value.double().numpy()[mask])
-    joined = {name: np.concatenate(parts) for name, parts in rows.items()}
-    for name, value in joined.items():
         assert metrics[name] == pytest.approx(value.mean(), rel=1e-5), name
-    gaps = np.sort(joined["engine_gap_mean"])
+        if name.endswith("fraction"):
+            assert 0 < value.mean() < 1, name
+    gaps = np.sort(np.concatenate([values[id(a)]["engine_gap_mean"][a.model_mask] for a in counted]))
     assert metrics["engine_gap_p99"] == pytest.approx(gaps[int(np.ceil(0.99 * len(gaps))) - 1], rel=1e-4)
     num_model = sum(int(a.model_mask.sum()) for a in attempts)
-    assert metrics["active_tokens"] == len(gaps) < num_model
-    assert metrics["signal_fraction"] == pytest.approx(len(gaps) / num_model)
-    assert 0 < metrics["is_clipped_fraction"] < 1
-    assert 0 < metrics["tis_clipped_fraction"] < 1
+    num_signal = sum(int(a.model_mask.sum()) for a in attempts if a.has_teacher or (grpo_weight and a.advantage))
+    assert metrics["active_tokens"] == len(gaps)
+    assert metrics["signal_fraction"] == pytest.approx(num_signal / num_model)
+
+
+def token_values(attempt: Attempt, student: PreTrainedModel) -> dict[str, np.ndarray[Any, Any]]:
+    """[T] for each metric, at caps 1.1 (to pi_old) and 1.2 (to the engine) and clips of 0.05."""
+    with torch.no_grad():
+        own = logits_of(student, attempt.prompt_ids, attempt.response_ids)
+    log_p, log_q = log_probs_of(own), log_probs_of(attempt.teacher)
+    p_y, q_y, old_y, engine_y, reference_y = (
+        sampled(x, attempt.response_ids) for x in (own, attempt.teacher, attempt.old, attempt.engine, attempt.reference)
+    )
+    ratio, anchor = (p_y - old_y).exp(), reference_y - p_y
+    blamed = ((ratio < 0.95) | (ratio > 1.2)) & (attempt.advantage < 0)
+    found = {
+        "entropy": -(log_p.exp() * log_p).sum(-1),
+        "teacher_entropy": -(log_q.exp() * log_q).sum(-1),
+        "teacher_gap": q_y - p_y,
+        "teacher_kl": (log_p.exp() * (log_p - log_q)).sum(-1),
+        "engine_gap_mean": (old_y - engine_y).abs(),
+        "is_clipped_fraction": ratio > 1.1,
+        "tis_clipped_fraction": (old_y - engine_y).exp() > 1.2,
+        "grpo_clipped_fraction": ratio > 1.05 if attempt.advantage > 0 else blamed,
+        "reference_kl": anchor.exp() - anchor - 1,
+    }
+    return {name: value.double().numpy() for name, value in found.items()}
 
 
 def test_whole_distributions_stay_on_the_host(
