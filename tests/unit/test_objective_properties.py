@@ -21,6 +21,7 @@ from tests.objective_fixtures import (
     Packed,
     Student,
     V,
+    grpo,
     make_batch,
     objectives,
     of_sampled,
@@ -65,10 +66,13 @@ def test_identical_contexts_teach_nothing(estimator: dict[str, object], several_
     assert gradient(losses, batch.student_logits).abs().max() < 1e-12
 
 
-@settings(deadline=None, max_examples=40)
-@given(objectives(), seeds)
-def test_only_the_student_gets_a_gradient(objective: Objective, seed: int) -> None:
-    packed = pack(make_batch(seed, several_steps=True), objective)
+@pytest.mark.parametrize(
+    "objective",
+    [*(sdpo(**e, grpo_weight=0.1, reference_kl=0.1) for e in ESTIMATORS), grpo(reference_kl=0.1)],
+    ids=lambda o: o.model_dump_json(exclude_defaults=True),
+)
+def test_only_the_student_gets_a_gradient(objective: Objective) -> None:
+    packed = pack(make_batch(several_steps=True), objective)
     fields = {f.name: getattr(packed.targets, f.name) for f in dataclasses.fields(TokenTargets)}
     leaves = {name: t.detach().clone() for name, t in fields.items() if t is not None}
     floating = [t.requires_grad_() for t in leaves.values() if t.is_floating_point()]
