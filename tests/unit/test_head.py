@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from learner.head import Scored, ScoreRequest, ScoringHead, TokenLogProbs, TokenLoss, mixed_scores
+from learner.chunk import TokenLogProbs
+from learner.head import Scored, ScoreRequest, ScoringHead, TokenLoss, mixed_scores
 from sdpo.errors import ModelError
 
 N, H, V, K = 11, 6, 17, 4
@@ -70,7 +71,7 @@ def plain(logits: Tensor, support: Support, sampled_ids: Tensor, support_ids: Te
     return TokenLogProbs(sampled, ids, log_probs.gather(1, ids), tail, entropy)
 
 
-def assert_same(got: TokenLogProbs, want: TokenLogProbs, **tolerance: float) -> None:
+def assert_same(got: TokenLogProbs, want: TokenLogProbs, **tolerance: Any) -> None:
     for name in TokenLogProbs._fields:
         found, wanted = getattr(got, name), getattr(want, name)
         assert (found is None) == (wanted is None), name
@@ -91,7 +92,7 @@ def test_losses_and_gradients_equal_the_plain_way(support: Support, chunk: int) 
     found = plain(plain_states @ plain_weight.T / 0.7, support, sampled_ids, support_ids)
     losses = loss(found, slice(None))
     (3.0 * losses.sum()).backward()
-    tight = {"rtol": 1e-11, "atol": 1e-11}
+    tight: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-11}
     torch.testing.assert_close(scored.losses, losses.detach(), **tight)
     torch.testing.assert_close(scored.total.detach(), losses.detach().sum(), **tight)
     torch.testing.assert_close(states.grad, plain_states.grad, **tight)
@@ -135,7 +136,7 @@ class Afresh(torch.autograd.Function):
 def test_gradcheck(support: Support) -> None:
     hidden, weight, sampled_ids, support_ids, coefficients = random_problem(n=3, h=2, v=6)
     request = request_of(support, sampled_ids, support_ids, loss=mixed_loss(coefficients))
-    inputs = (hidden.requires_grad_(), weight.requires_grad_(), request)
+    inputs: Any = (hidden.requires_grad_(), weight.requires_grad_(), request)
     assert torch.autograd.gradcheck(Afresh.apply, inputs, check_undefined_grad=False)
 
 

@@ -41,7 +41,7 @@ def items_of(count: int, support: int = 5) -> list[ScoringItem]:
 
 
 def request_of(items: list[ScoringItem], **more: Any) -> ScoreRequest:
-    return ScoreRequest(batch=make_batch(items, CPU), **({"temperature": 0.8, "support": "given"} | more))
+    return ScoreRequest(batch=make_batch(items, CPU), temperature=0.8, support="given", **more)
 
 
 @torch.no_grad()
