@@ -225,7 +225,10 @@ def test_steps_that_are_not_taken_are_counted_and_leave_no_gradient(folder: Path
         train(learner, experiences[2:])
         want = masters(learner)
     with one_rank(make_config(folder)) as learner:
+        taken: list[int] = []
+        learner._trainer._on_step = lambda: taken.append(learner._backend.optimizer_step)
         metrics = train(learner, experiences, mini_batches=[[0], [1], [2, 3]])
+        assert taken == [1]
         assert all(torch.equal(want[n], w) for n, w in masters(learner).items())
         assert learner.update_teacher() is True
         assert learner.update_teacher() is False
