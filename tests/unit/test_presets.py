@@ -1,5 +1,6 @@
 """The presets against the paper's hyperparameters, as tables of its numbers."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,13 @@ def test_every_preset_is_in_the_tables_and_reads_back_as_itself(tmp_path: Path) 
         assert load_run_config(tmp_path / "again.yaml") == config
         assert all(len(line) <= 120 for line in file.read_text().splitlines())
     assert len(names) == len(files), "every preset has a run directory of its own"
+
+
+@pytest.mark.parametrize("page", ["objective.md", "health.md"])
+def test_what_the_pages_show_resolves(page: str, tmp_path: Path) -> None:
+    text = (EXAMPLES.parent / "docs" / page).read_text()
+    fragments = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert fragments
+    for fragment in fragments:
+        (tmp_path / "run.yaml").write_text(fragment)
+        load_run_config(tmp_path / "run.yaml")
