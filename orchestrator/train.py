@@ -1,15 +1,11 @@
 """A whole run: check the input, bring the house up, measure, train, save; go on by itself when the learner died."""
 
 import asyncio
-import math
-import os
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import ray
 
 from learner.messages import LearnerInfo
 from orchestrator.evaluation import Evaluator
@@ -21,6 +17,7 @@ from orchestrator.lockstep import make_sampler
 from orchestrator.loop import train
 from orchestrator.metrics_log import MetricsLog
 from orchestrator.pipeline import GroupPipeline
+from orchestrator.ray_session import ray_session
 from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
 from orchestrator.stacks import dump_stacks
@@ -54,11 +51,8 @@ def run(config: RunConfig) -> Path:
     inputs = Inputs.load(config)
     try:
         run_dir.open()
-        start_ray(config)
-        try:
+        with ray_session(config):
             asyncio.run(_supervise(config, inputs, run_dir))
-        finally:
-            ray.shutdown()
     except Exception as error:
         if is_full(error):
             raise _disk_full(run_dir) from error
@@ -72,25 +66,6 @@ def _disk_full(run_dir: RunDir) -> DiskFull:
     newest = run_dir.checkpoints.newest()
     kept = f"the newest checkpoint, {newest[0].name}, is whole" if newest is not None else "there is no checkpoint yet"
     return DiskFull(f"{run_dir.path}: no space left on the disk; {kept}; make room and run it again to go on")
-
-
-def start_ray(config: RunConfig) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for all of the run's actors.
-
-    Never joins what another run on this machine has started, or left behind.
-    """
-    quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-        return
-    slots = config.env.workers * config.env.env_slots
-    ray.init(
-        address="local",
-        num_cpus=max(os.cpu_count() or 1, math.ceil(config.num_cpus)),
-        resources={"env_slot": slots} if slots else None,
-        include_dashboard=False,
-        **quiet,
-    )
 
 
 async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir) -> None:

@@ -1,9 +1,10 @@
-"""Cleans up after a rollout actor that was killed: its engine processes, shared-memory segments and sockets.
+"""Cleans up after a process that was killed: the processes it started, their shared-memory segments and sockets.
 
-An actor that dies by SIGKILL cannot clean up, and vLLM's engine process outlives its parent. `Guardian` starts this
-file as a small detached process that holds the read end of a pipe. When the pipe closes, for whatever reason, every
-process that carries the actor's token in its environment is killed, and what it left behind is removed. The detached
-process uses the standard library only.
+Who dies by SIGKILL cannot clean up, and vLLM's engine process outlives its actor, some of Ray's processes the driver.
+`Guardian` starts this file as a small detached process that holds the read end of a pipe. When the pipe closes, for
+whatever reason, every process that carries the guardian's token in its environment is killed, and what it left behind
+is removed. A guarded process may have a guardian of its own, whose token its children carry. The detached process uses
+the standard library only.
 """
 
 import contextlib

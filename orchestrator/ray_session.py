@@ -1,0 +1,46 @@
+"""The Ray that a run uses: the cluster it was submitted to, or one of its own on this machine."""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rollout_workers.guardian import Guardian
+from sdpo.config import RunConfig
+
+_QUIET: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
+
+
+@contextmanager
+def ray_session(config: RunConfig) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for all of the run's actors.
+
+    Never joins what another run on this machine has started. What is started here ends with this process, even by
+    SIGKILL: of Ray's own processes some would go on for minutes.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**_QUIET)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    guardian = Guardian(Path(tempfile.mkdtemp(prefix="sdpo-run-")))
+    slots = config.env.workers * config.env.env_slots
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, math.ceil(config.num_cpus)),
+            resources={"env_slot": slots} if slots else None,
+            include_dashboard=False,
+            **_QUIET,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        guardian.release()
