@@ -60,15 +60,16 @@ def clipped_surrogate(student: StudentLogProbs, targets: TokenTargets, objective
     log_old = log_p.detach()
     if targets.old_support is not None:
         log_old = append_tail(targets.old_support, required(targets.old_tail, "old_tail")).detach()
-    advantage = advantages(log_p, _teacher_bins(targets, objective), objective.advantage_clip)
     empty = torch.isneginf(log_p) | torch.isneginf(log_old)
+    advantage = advantages(log_p, _teacher_bins(targets, objective), objective.advantage_clip)
+    advantage = advantage.masked_fill(empty, 0.0)
     ratio = clamped_ratio(torch.where(empty, 0.0, log_p), torch.where(empty, 0.0, log_old))
     clipped = ratio.clamp(1.0 - objective.surrogate_clip_low, 1.0 + objective.surrogate_clip_high)
     weight = log_old.exp()
     if objective.support == "rollout" and objective.tis_clip is not None:
         weight = torch.minimum(weight, objective.tis_clip * _behaviour_bins(targets).exp())
     gain = torch.minimum(ratio * advantage, clipped * advantage)
-    return -(weight * gain).masked_fill(empty, 0.0).sum(-1)
+    return -(weight * gain).sum(-1)
 
 
 def advantages(log_p: Tensor, log_q: Tensor, bound: float | None) -> Tensor:

@@ -242,6 +242,27 @@ def test_surrogate_stops_where_every_ratio_is_clipped() -> None:
     assert not slope.any()
 
 
+def test_surrogate_leaves_out_bins_that_the_old_policy_never_sampled() -> None:
+    """Even where the teacher has no mass either, and the KL would be infinite."""
+    log_p = torch.tensor([[0.25, 0.25, 0.5]], dtype=torch.float64).log().requires_grad_()
+    others = torch.tensor([[0.0, 0.4, 0.6]], dtype=torch.float64).log()
+    targets = TokenTargets(
+        behaviour=others[:, 2],
+        advantage=others[:, 2],
+        has_teacher=torch.tensor([True]),
+        teacher_support=others[:, :2],
+        teacher_tail=others[:, 2],
+        old_support=others[:, :2],
+        old_tail=others[:, 2],
+    )
+    objective = sdpo(**SURROGATE, support="student", **UNWEIGHTED)
+    loss = token_losses(Student(log_p[:, 2], log_p[:, :2], log_p[:, 2]), targets, objective)
+    (slope,) = torch.autograd.grad(loss.sum(), log_p)
+    assert torch.isfinite(loss).all()
+    assert slope[0, 0] == 0
+    assert torch.isfinite(slope).all()
+
+
 @pytest.mark.parametrize("objective", [grpo(), sdpo(), sdpo(grpo_weight=0.5)], ids=lambda o: o.kind)
 def test_anchor_is_a_kl_that_pulls_towards_the_initial_model(objective: Objective) -> None:
     batch = make_batch()
