@@ -7,12 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from learner.backends.fsdp2 import Fsdp2Backend
 from learner.export import export_model
-from learner.model import checkpoint_names, named_masters
+from learner.model import checkpoint_names
 from learner.rank import LearnerRank
 from sdpo.config import RunConfig
 from sdpo.errors import CheckpointError
-from tests.learner_fixtures import make_config, masters, one_rank, random_rollouts, random_scores, requests
+from tests.learner_fixtures import make_config, masters, one_rank, random_experiences, train_calls
 from tests.tiny_models import make_tiny_model
 
 
@@ -24,9 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(learner: LearnerRank, steps: range) -> list[dict[str, float]]:
     metrics = []
     for step in steps:
-        rollouts = random_rollouts(6, seed=step)
-        scores = [random_scores(r, seed=step) for r in rollouts]
-        measured = learner.train(requests(rollouts, [True] * 6, tokens=90)[0], *rollouts, *scores)
+        measured = learner.train(*train_calls(random_experiences(6, seed=step), tokens=90)[0])
         learner.update_teacher()
         metrics.append({k: v for k, v in measured.items() if k != "seconds"})
     return metrics
@@ -34,11 +33,12 @@ def train(learner: LearnerRank, steps: range) -> list[dict[str, float]]:
 
 def everything(learner: LearnerRank) -> dict[str, torch.Tensor]:
     """Masters, AdamW's moments and the average, whole."""
-    trainer, ema = learner._trainer, learner._ema
+    backend, ema = learner._backend, learner._ema
+    assert isinstance(backend, Fsdp2Backend)
     assert ema is not None
-    tensors = masters(learner) | {f"ema.{n}": t.full_tensor().clone() for n, t in ema.tensors.items()}  # type: ignore[attr-defined]
-    for name, parameter in named_masters(trainer.model):
-        for key, value in trainer.optimizer.state[parameter].items():
+    tensors = masters(learner) | {f"ema.{n}": t.clone() for n, t in ema.tensors.items()}
+    for name, parameter in backend._trained.items():
+        for key, value in backend._optimizer.state[parameter].items():
             tensors[f"{key}.{name}"] = value.full_tensor().clone() if hasattr(value, "full_tensor") else value.clone()
     return tensors
 
@@ -52,7 +52,7 @@ def test_resume_goes_on_to_the_bit(folder: Path, tmp_path: Path, dtype: str) -> 
         whole = first + train(learner, range(2, 4))
         want = everything(learner)
     with one_rank(config, str(tmp_path / "checkpoint")) as learner:
-        assert learner._trainer.optimizer_step == 2
+        assert learner._backend.optimizer_step == 2
         assert train(learner, range(2, 4)) == whole[2:]
         got = everything(learner)
     assert got.keys() == want.keys()
@@ -157,8 +157,8 @@ def test_export_loads_in_transformers(tmp_path: Path, dtype: str, tied: bool) ->
 
 def test_export_in_several_files(folder: Path, tmp_path: Path) -> None:
     with one_rank(make_config(folder)) as learner:
-        shards = list(named_masters(learner._trainer.model))
-        export_model(str(tmp_path), str(folder), iter(shards), torch.float32, shard_bytes=100_000)
+        tensors = learner._backend.full_tensors(torch.float32)
+        export_model(str(tmp_path), str(folder), tensors, torch.float32, shard_bytes=100_000)
         want = masters(learner)
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 2
     assert not list(tmp_path.glob("*.tmp"))
