@@ -1,7 +1,10 @@
 """The teacher worker: weights from the learner's stream, version checks, scores independent of batching."""
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,18 +115,37 @@ def test_teacher_stream_is_the_average(folder: Path) -> None:
     assert np.abs(manifest.probe_log_probs - policy.probe_log_probs).max() > 1e-3
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 4}])
-@pytest.mark.parametrize("backend", ["fsdp2"])
-def test_every_teacher_follows_every_learner(folder: Path, backend: str, lora: dict[str, int] | None) -> None:
-    """The audit compares log-probs of the probe with the sender's; the tensors carry the names of the checkpoint."""
-    with one_rank(make_config(folder, learner={"backend": backend, "lora": lora})) as learner:
-        trained(learner)
-        streams = {"ema": sent(learner, "teacher"), "live": sent(learner)}
-    streams["trust_region"] = streams["live"]
-    for kind, (buckets, manifest) in streams.items():
+def both_streams(folder: Path, learner: dict[str, Any]) -> dict[Stream, tuple[list[WeightBucket], WeightManifest]]:
+    """Of a learner that was trained a little."""
+    rank = LearnerRank(make_config(folder, learner=learner), 0, 1)
+    try:
+        rank.setup("127.0.0.1", rank.address()[1])
+        trained(rank)
+        return {"teacher": sent(rank, "teacher"), "policy": sent(rank, "policy")}
+    finally:
+        rank.close()
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        {"backend": "fsdp2", "lora": {"rank": 4}},
+        {"backend": "zero2"},
+        {"backend": "zero3", "lora": {"rank": 4}},
+    ],
+)
+def test_every_teacher_follows_every_learner(folder: Path, learner: dict[str, Any]) -> None:
+    """The tensors carry the names of the checkpoint, and the audit finds the sender's log-probs of the probe.
+
+    The learner has a process of its own: DeepSpeed keeps process groups for as long as its process lives.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        streams = process.submit(both_streams, folder, learner).result(timeout=240)
+    initial = scores_of(started(folder), VERSION)
+    kinds: dict[str, Stream] = {"ema": "teacher", "live": "policy", "trust_region": "policy"}
+    for kind, stream in kinds.items():
         worker = started(folder, None, regularisation={"kind": kind})
-        assert receive(worker, buckets, manifest).max_abs_diff <= 1e-5, kind
-        initial = scores_of(started(folder), VERSION)
+        assert receive(worker, *streams[stream]).max_abs_diff <= 1e-5, kind
         assert not same(scores_of(worker, NEXT), initial, 1e-6), kind
 
 
