@@ -122,7 +122,7 @@ def fused(inputs: Inputs, task: str) -> Any:
     """As `plain`."""
     case = inputs.case
     teacher_head, head = (
-        ScoringHead(SimpleNamespace(get_output_embeddings=lambda: layer), case.chunk)  # type: ignore[arg-type]  # noqa: B023
+        ScoringHead(SimpleNamespace(get_output_embeddings=lambda: layer), case.chunk)  # noqa: B023
         for layer in (inputs.teacher_layer, inputs.layer)
     )
 
@@ -202,7 +202,7 @@ def times(case: Case, task: str, repeats: int) -> dict[str, Any]:
 
 
 def difference(case: Case) -> dict[str, float]:
-    """That both ways compute the same thing, on a few tokens: norms of the differences over norms of the plain way's."""
+    """That both ways compute the same, on a few tokens: norms of the differences over norms of the plain way's."""
     inputs = Inputs(replace(case, tokens=min(case.tokens, 128)))
     found = []
     for way in WAYS:
