@@ -18,6 +18,7 @@ from learner.loss import MicroBatchLoss
 from learner.scoring import ScoreRequest, TokenLogProbs, TokenLoss
 from learner.tally import BatchTally
 from sdpo.config import RunConfig
+from sdpo.errors import InfrastructureError
 from sdpo.types import Experience
 
 Work = list[tuple[Experience, NDArray[np.bool_]]]
@@ -28,9 +29,10 @@ class Trainer:
     """Trains the policy that `backend` holds. `on_step` is called after each optimizer step that was taken."""
 
     def __init__(self, backend: Backend, config: RunConfig, device: torch.device, on_step: Callable[[], None]) -> None:
-        self.backend = backend
+        self._backend = backend
         self._objective, self._settings = config.objective, config.learner.optimizer
         self._temperature = config.rollout.sampling.temperature
+        self._needs_policy = config.needs_old_policy
         self._device, self._on_step = device, on_step
 
     def train(
@@ -49,16 +51,20 @@ class Trainer:
         tally.add_left_out([e for e in experiences if not active_tokens(e, self._objective).any()])
         for micro_batches, num_active in zip(plan, counts, strict=True):
             self._step(micro_batches, num_active, tally)
-        took = {"optimizer_step": float(self.backend.optimizer_step), "seconds": time.perf_counter() - began}
+        took = {"optimizer_step": float(self._backend.optimizer_step), "seconds": time.perf_counter() - began}
         return tally.metrics() | took
 
     def _work(self, experiences: Sequence[Experience], indices: Sequence[int]) -> Work:
         pairs = [(experiences[i], active_tokens(experiences[i], self._objective)) for i in indices]
-        return [(experience, keep) for experience, keep in pairs if keep.any()]
+        work = [(experience, keep) for experience, keep in pairs if keep.any()]
+        for rollout in (experience.rollout for experience, _ in work if experience.policy is None):
+            if self._needs_policy:
+                raise InfrastructureError(f"rollout {rollout.task_id}#{rollout.sample_index} came without policy")
+        return work
 
     def _step(self, micro_batches: Sequence[Work], num_active: int, tally: BatchTally) -> None:
         if num_active == 0:
-            self.backend.discard()
+            self._backend.discard()
             tally.steps_idle += 1
             return
         for work in micro_batches:
@@ -67,7 +73,7 @@ class Trainer:
             else:
                 self._stand_by()
         learning_rate = self._learning_rate()
-        grad_norm, stepped = self.backend.update(learning_rate)
+        grad_norm, stepped = self._backend.update(learning_rate)
         tally.add_step(learning_rate, grad_norm, stepped)
         if stepped:
             self._on_step()
@@ -77,19 +83,19 @@ class Trainer:
         experiences, active = [experience for experience, _ in work], [keep for _, keep in work]
         loss = MicroBatchLoss(experiences, active, self._objective, self._device)
         batch = make_batch([scoring_item(e, keep, self._objective) for e, keep in work], self._device)
-        scored = self.backend.forward(self._request(batch, loss))
+        scored = self._backend.forward(self._request(batch, loss))
         assert scored.total is not None
         assert scored.losses is not None
-        self.backend.backward(scored.total / num_active)
+        self._backend.backward(scored.total / num_active)
         tally.add_tokens(scored.losses, scored.log_probs, loss)
         tally.num_tokens += batch.input_ids.numel()
 
     def _stand_by(self) -> None:
         """A rank without work takes part in the others' collectives, with weight zero."""
         batch = idle_batch(self._objective.top_k if asked_support(self._objective) == "given" else 0, self._device)
-        scored = self.backend.forward(self._request(batch, _weightless))
+        scored = self._backend.forward(self._request(batch, _weightless))
         assert scored.total is not None
-        self.backend.backward(scored.total)
+        self._backend.backward(scored.total)
 
     def _request(self, batch: ScoringBatch, loss: TokenLoss) -> ScoreRequest:
         support = asked_support(self._objective)
@@ -100,7 +106,7 @@ class Trainer:
         settings = self._settings
         if not settings.warmup_steps:
             return settings.learning_rate
-        return settings.learning_rate * min(1.0, (self.backend.optimizer_step + 1) / settings.warmup_steps)
+        return settings.learning_rate * min(1.0, (self._backend.optimizer_step + 1) / settings.warmup_steps)
 
 
 def _num_active(work: Work) -> int:

@@ -290,11 +290,11 @@ def test_objects_that_do_not_belong_together_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("objective", "absent"),
     [
-        ({"top_k": 5, "support": "student"}, "policy.support_ids"),
+        ({"top_k": 5, "support": "student"}, "without policy"),
         ({"top_k": 5, "support": "teacher"}, "scores.support_ids"),
         ({"top_k": 4}, "support of 5 tokens, objective.top_k=4"),
         ({"top_k": 5, "reference_kl": 0.1}, "reference"),
-        ({"top_k": 0, "estimator": "sequence", "divergence": "reverse_kl"}, "policy"),
+        ({"top_k": 0, "estimator": "sequence", "divergence": "reverse_kl"}, "without policy"),
     ],
     ids=str,
 )
@@ -304,6 +304,12 @@ def test_experience_without_what_the_objective_needs_is_refused(
     config = make_config(folder, objective={"kind": "sdpo"} | objective)
     with one_rank(config) as learner, pytest.raises(InfrastructureError, match=absent):
         train(learner, random_experiences(2))
+
+
+def test_several_steps_without_the_policy_before_them_are_refused(folder: Path) -> None:
+    config = make_config(folder, batch={"tasks": 2, "mini_batch_tasks": 1})
+    with one_rank(config) as learner, pytest.raises(InfrastructureError, match="task-0#0 came without policy"):
+        train(learner, random_experiences(2), mini_batches=[[0], [1]])
 
 
 def test_some_attempts_recalled_and_others_not_is_refused(folder: Path) -> None:
