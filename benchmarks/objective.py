@@ -181,24 +181,32 @@ def _all_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
 
 
 def times(case: Case, task: str, repeats: int) -> dict[str, Any]:
-    """Medians over `repeats` pairs, after one that does not count."""
+    """Medians over `repeats` pairs, after one that does not count. On a machine with other work look at the process's
+    CPU seconds, with one thread.
+    """
     inputs = Inputs(case)
-    pairs: dict[str, list[float]] = {way: [] for way in WAYS}
+    wall: dict[str, list[float]] = {way: [] for way in WAYS}
+    cpu: dict[str, list[float]] = {way: [] for way in WAYS}
     for repeat in range(repeats + 1):
         for way in WAYS if repeat % 2 else reversed(WAYS):
             inputs.forget_gradients()
-            if case.device == "cuda":
-                torch.cuda.synchronize()
-            began = time.perf_counter()
+            _synchronise(case)
+            began, cpu_began = time.perf_counter(), time.process_time()
             globals()[way](inputs, task)
-            if case.device == "cuda":
-                torch.cuda.synchronize()
-            pairs[way].append(time.perf_counter() - began)
-    ratios = [f / p for p, f in zip(pairs["plain"][1:], pairs["fused"][1:], strict=True)]
-    return {f"{way}_s": round(statistics.median(pairs[way][1:]), 4) for way in WAYS} | {
-        "fused_over_plain": round(statistics.median(ratios), 3),
-        "ratios": [round(r, 3) for r in ratios],
-    }
+            _synchronise(case)
+            wall[way].append(time.perf_counter() - began)
+            cpu[way].append(time.process_time() - cpu_began)
+    result: dict[str, Any] = {f"{way}_s": round(statistics.median(wall[way][1:]), 4) for way in WAYS}
+    for name, seconds in (("time", wall), ("cpu_time", cpu)):
+        ratios = [f / p for p, f in zip(seconds["plain"][1:], seconds["fused"][1:], strict=True)]
+        result[f"fused_over_plain_{name}"] = round(statistics.median(ratios), 3)
+        result[f"{name}_ratios"] = [round(r, 3) for r in ratios]
+    return result
+
+
+def _synchronise(case: Case) -> None:
+    if case.device == "cuda":
+        torch.cuda.synchronize()
 
 
 def difference(case: Case) -> dict[str, float]:
@@ -247,7 +255,10 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, nargs="+", default=[256])
     parser.add_argument("--repeats", type=int, default=5, help="0: memory only")
     parser.add_argument("--no-memory", action="store_true", help="times only")
+    parser.add_argument("--threads", type=int, help="of torch; default: its own")
     given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
     result: dict[str, Any] = {"machine": machine(given.device), "temperature": TEMPERATURE, "cases": []}
     for tokens in given.tokens:
         for chunk in given.chunk:
