@@ -99,8 +99,7 @@ def build_hindsight(
     blocks = _blocks(attempts, position, routing, tokenizer, config)
 
     def render(kept_chars: int) -> Int32:
-        shown = blocks.cut(kept_chars) if routing.mask else None
-        return render_prompt(tokenizer, _with_blocks(task, shown), enable_thinking=enable_thinking)
+        return render_prompt(tokenizer, _with_blocks(task, blocks.cut(kept_chars)), enable_thinking=enable_thinking)
 
     kept = blocks.longest()
     ids = render(kept)
@@ -146,7 +145,7 @@ def _blocks(
 ) -> Blocks:
     """What an attempt's prompt shows, whole. The own attempt is left out where it is its own demonstration."""
     demo = None if routing.demo_from is None else attempts[routing.demo_from].text
-    repeated = config.include_own_attempt and routing.mask and routing.demo_from != position
+    repeated = config.include_own_attempt and routing.demo_from != position
     attempt = attempts[position].text if repeated else None
     if config.remove_thinking:
         demo, attempt = (None if text is None else _THINKING.sub("", text) for text in (demo, attempt))
@@ -156,10 +155,11 @@ def _blocks(
     )
 
 
-def _with_blocks(task: Task, blocks: Blocks | None) -> list[Message]:
-    """The task's messages; the user's last one is the question, with what hindsight adds."""
+def _with_blocks(task: Task, blocks: Blocks) -> list[Message]:
+    """The task's messages; the user's last one is the question, with what hindsight adds. The own attempt alone is
+    nothing to look back on."""
     messages = list(task.messages)
-    if blocks is None:
+    if blocks.demo is None and blocks.feedback is None:
         return messages
     turn = last_user_turn(messages)
     parts = [messages[turn].content]

@@ -23,6 +23,28 @@ from tests.run_fixtures import (
 )
 
 pytestmark = pytest.mark.timeout(480)
+HEALTH_METRICS = {
+    "signal/samples_fraction",
+    "signal/tokens_fraction",
+    "groups/success_rate",
+    "groups/all_passed_fraction",
+    "groups/none_passed_fraction",
+    "train/teacher_kl",
+    "train/teacher_gap",
+    "train/entropy",
+    "train/teacher_entropy",
+    "train/is_clipped_fraction",
+    "train/tis_clipped_fraction",
+    "train/grad_norm",
+    "train/engine_gap_mean",
+    "train/engine_gap_p99",
+    "rollout/response_tokens",
+    "rollout/feedback_chars",
+    "hindsight/demo_chars_cut",
+    "hindsight/feedback_chars_cut",
+    "hindsight/attempt_chars_cut",
+}
+"""What every step of an SDPO run tells of its health."""
 
 
 def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
@@ -33,9 +55,13 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
         batch__samples_per_task=8,
         tasks__max_heldout=48,
         evaluation__measure_repair="true",
+        health__window_steps=3,
     )
     output = finished(command(RUN_FILE, *overrides), tmp_path / "log")
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert records[-1].keys() >= HEALTH_METRICS
+    assert not (tmp_path / "run" / "alarms.jsonl").exists(), "learning is no alarm"
+    assert [record["health/alarms"] for record in records] == [0.0] * 9
     before, after = records[0]["heldout/pass@1"], records[-1]["heldout/pass@1"]
     assert after >= before + 0.3, output
     assert records[0]["repair/pass@1"] >= 0.8

@@ -138,6 +138,11 @@ def test_a_value_that_is_not_finite_is_an_alarm_at_once(name: str, value: float 
     assert begun(HealthConfig(), [quiet(), quiet() | {name: value}]) == [("not_finite", 2)]
 
 
+def test_a_gap_that_is_not_a_number_is_a_mismatch() -> None:
+    assert begun(HealthConfig(), [quiet(), quiet(train__engine_gap_p99=math.inf)]) == [("mismatch", 2)]
+    assert begun(HealthConfig(max_engine_gap_p99=None), [quiet(train__engine_gap_p99=math.nan)]) == []
+
+
 def test_a_drop_within_chance_is_no_alarm() -> None:
     steps = after(8, rollout__pass_rate=0.3)
     assert begun(HealthConfig(**SHORT), [s | {"rollout/pass_rate_error": 0.08} for s in steps]) == []
