@@ -160,6 +160,8 @@ class LearnerRank:
     def close(self) -> None:
         """Leave the gang."""
         self._leave_direct()
+        if "_backend" in vars(self):
+            self._backend.close()
         if dist.is_initialized():
             dist.destroy_process_group()
 

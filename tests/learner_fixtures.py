@@ -14,7 +14,7 @@ from learner.packing import plan_mini_batches
 from learner.rank import LearnerRank
 from sdpo.config import RunConfig
 from sdpo.types import Experience, FinishReason, HindsightPrompt, Rollout, Segment, TeacherScores, Version
-from tests.backend_fixtures import full_gradients
+from tests.backend_fixtures import watch_gradients
 
 VERSION = Version(incarnation=0, batch=0)
 
@@ -158,20 +158,12 @@ class ObservedRank(LearnerRank):
 
     def setup(self, *arguments: Any) -> LearnerInfo:
         info = super().setup(*arguments)
-        self._gradients: list[torch.Tensor] = []
-        update = self._backend.update
-
-        def observed(learning_rate: float) -> tuple[float, bool]:
-            found = full_gradients(self._backend)
-            self._gradients.append(torch.cat([gradient.flatten() for gradient in found.values()]))
-            return update(learning_rate)
-
-        self._backend.update = observed  # type: ignore[method-assign]
+        self._gradients = watch_gradients(self._backend)
         return info
 
     def gradients(self) -> np.ndarray[Any, Any]:
         """float32 [steps, trained parameters] of all steps so far: summed over ranks and micro-batches, not clipped."""
-        return torch.stack(self._gradients).numpy()
+        return torch.stack([torch.cat([g.flatten() for g in step.values()]) for step in self._gradients]).numpy()
 
 
 def scores_only(answer: Sequence[ScoreReceipt | TeacherScores]) -> list[TeacherScores]:

@@ -53,7 +53,7 @@ class Stages1And2:
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
-        self.flats: list[torch.Tensor] = optimizer.single_partition_of_fp32_groups
+        self.flats: list[torch.Tensor] = self._flats()
         self.adamw_state = _new_state(optimizer.optimizer, self.flats)
 
     def place(self, parameter: torch.Tensor) -> Place:
@@ -76,6 +76,21 @@ class Stages1And2:
         for group in range(len(self.flats)):
             optimizer.averaged_gradients[group] = optimizer.all_grad_tensors[group] = None
 
+    def _flats(self) -> list[torch.Tensor]:
+        flats: list[torch.Tensor] = self._optimizer.single_partition_of_fp32_groups
+        return flats
+
+
+class Stage1Bf16(Stages1And2):
+    """DeepSpeed has another optimizer for stage 1 in bfloat16 with gradients added in float32."""
+
+    def clear_gradients(self) -> None:
+        self._optimizer.zero_grad()
+
+    def _flats(self) -> list[torch.Tensor]:
+        flats: list[torch.Tensor] = self._optimizer.fp32_groups_flat_partition
+        return flats
+
 
 class Stage3:
     """Weights are split too, each by itself, and gathered for a module's forward and backward."""
@@ -92,9 +107,9 @@ class Stage3:
         return Place(flat, offset, start, min(size, numel - start))
 
     def frozen(self, parameter: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        with GatheredParameters([parameter]):
+        with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().to(dtype, copy=True)
 
     def refresh(self) -> None:
@@ -109,6 +124,16 @@ class Stage3:
         # The first backward pass after `zero_grad` overwrites the gradients.
         self._optimizer.zero_grad(set_to_none=True)
         self._optimizer.averaged_gradients = {}
+
+
+def partitions_of(optimizer: Any) -> Partitions:
+    """For an engine's optimizer."""
+    kinds = {
+        "DeepSpeedZeroOptimizer": Stages1And2,
+        "BF16_Optimizer": Stage1Bf16,
+        "DeepSpeedZeroOptimizer_Stage3": Stage3,
+    }
+    return kinds[type(optimizer).__name__](optimizer)
 
 
 def _new_state(adamw: torch.optim.Optimizer, flats: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:

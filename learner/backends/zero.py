@@ -17,7 +17,7 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from learner.backends.adamw import make_adamw
-from learner.backends.partitions import Place, Stage3, Stages1And2
+from learner.backends.partitions import Place, partitions_of
 from learner.backends.zero_checkpoint import load_state, save_state
 from learner.ema import exchange
 from learner.lora import merged, merged_shapes
@@ -42,7 +42,7 @@ class ZeroBackend:
         self._shapes = {name: tuple(p.shape) for name, p in self._all.items()}
         self._world_size = dist.get_world_size() if stage == 3 else 1
         self._engine = _engine(model, config, stage, device)
-        self._partitions = (Stage3 if stage == 3 else Stages1And2)(self._engine.optimizer)
+        self._partitions = partitions_of(self._engine.optimizer)
         self._places = {name: self._partitions.place(self._all[name]) for name in initial}
         self._initialise(initial)
 
@@ -59,7 +59,8 @@ class ZeroBackend:
         self._engine.backward(loss * self._world_size, scale_wrt_gas=False)
 
     def update(self, learning_rate: float) -> tuple[float, bool]:
-        self._engine.optimizer.set_lr(learning_rate)
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
         self._engine.step()
         grad_norm = float(self._engine.get_global_grad_norm())
         stepped = bool(self._engine.was_step_applied())
