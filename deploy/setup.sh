@@ -115,7 +115,7 @@ verify() {
     (cd / && "$venv/bin/python" -) >>"$log" 2>&1 <<'PY' || fail_with_log "the environment does not work"
 import torch
 assert torch.version.cuda is None, f"torch {torch.__version__} is a CUDA build"
-import ray, sdpo.config, transformers, vllm
+import deepspeed, peft, ray, sdpo.config, transformers, vllm
 PY
 }
 
