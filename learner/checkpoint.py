@@ -27,21 +27,23 @@ def writable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
     `errors`: what is to be caught beside every `Exception`.
     """
     failure = ""
+    caught: tuple[type[BaseException], ...] = (Exception, *errors)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         yield
-    except (Exception, *errors) as error:
+    except caught as error:
         reason = _lack_of_room(Path(folder)) or error
         failure = f"learner rank {dist.get_rank()} could not write it: {one_line(reason)}"
     _agree(folder, failure)
 
 
 @contextmanager
-def readable(folder: str, *errors: type[Exception]) -> Iterator[None]:
+def readable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
     """Inside, what a damaged file makes readers raise is one `CheckpointError`; `errors` adds to the usual ones."""
+    caught: tuple[type[BaseException], ...] = (OSError, ValueError, KeyError, EOFError, RuntimeError, *errors)
     try:
         yield
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, *errors) as error:
+    except caught as error:
         raise CheckpointError(f"checkpoint {folder}: cannot be read: {one_line(error)}") from error
 
 

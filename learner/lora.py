@@ -31,7 +31,7 @@ def add_adapters(model: PreTrainedModel, lora: LoraConfig, dtype: torch.dtype, s
             raise ModelError(
                 f"learner.lora.targets={target}: no such linear layer; allowed: {', '.join(sorted(found))}"
             )
-    model.requires_grad_(False).to(dtype)  # type: ignore[arg-type]
+    model.requires_grad_(False).to(dtype)
     settings = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -88,7 +88,8 @@ class Fsdp2Backend:
         held = {} if tensors is None else self._sharded(tensors)
 
         def whole(name: str, dtype: torch.dtype) -> torch.Tensor:
-            return _whole(held.get(name, self._all[name]).detach().to(dtype))
+            tensor = held[name] if name in held else self._all[name]
+            return _whole(tensor.detach().to(dtype))
 
         yield from merged(self._all, whole, dtype, self._lora)
 

@@ -10,12 +10,12 @@ import torch.distributed as dist
 
 
 class Place(NamedTuple):
-    """Elements [start, start + count) of the flattened parameter are flats[flat][offset : offset + count]."""
+    """Elements [start, start + size) of the flattened parameter are flats[flat][offset : offset + size]."""
 
     flat: int
     offset: int
     start: int
-    count: int
+    size: int
 
 
 class Partitions(Protocol):
@@ -128,12 +128,12 @@ class Stage3:
 
 def partitions_of(optimizer: Any) -> Partitions:
     """For an engine's optimizer."""
-    kinds = {
-        "DeepSpeedZeroOptimizer": Stages1And2,
-        "BF16_Optimizer": Stage1Bf16,
-        "DeepSpeedZeroOptimizer_Stage3": Stage3,
-    }
-    return kinds[type(optimizer).__name__](optimizer)
+    match type(optimizer).__name__:
+        case "DeepSpeedZeroOptimizer_Stage3":
+            return Stage3(optimizer)
+        case "BF16_Optimizer":
+            return Stage1Bf16(optimizer)
+    return Stages1And2(optimizer)
 
 
 def _new_state(adamw: torch.optim.Optimizer, flats: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:

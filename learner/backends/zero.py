@@ -129,12 +129,12 @@ class ZeroBackend:
         """The engine made its masters of weights that it had rounded to the compute dtype."""
         for name, master in self.masters.items():
             place = self._places[name]
-            master.copy_(initial[name].flatten()[place.start : place.start + place.count])
+            master.copy_(initial[name].flatten()[place.start : place.start + place.size])
         self._partitions.refresh()
 
     @staticmethod
     def _part(flats: list[torch.Tensor], place: Place) -> torch.Tensor:
-        return flats[place.flat].detach()[place.offset : place.offset + place.count]
+        return flats[place.flat].detach()[place.offset : place.offset + place.size]
 
 
 def _engine(model: ScoringModel, config: RunConfig, stage: int, device: torch.device) -> Any:
@@ -179,6 +179,6 @@ def _settings(model: ScoringModel, config: RunConfig, stage: int) -> dict[str, A
 def _whole(part: torch.Tensor, place: Place, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Every element is one rank's own and zero on all others, so that the sum is exact in any dtype. A collective."""
     whole = torch.zeros(math.prod(shape), dtype=dtype, device=part.device)
-    whole[place.start : place.start + place.count] = part.to(dtype)
+    whole[place.start : place.start + place.size] = part.to(dtype)
     dist.all_reduce(whole)
     return whole.view(shape)
