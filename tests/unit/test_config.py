@@ -109,7 +109,11 @@ def test_a_union_without_kind_is_the_default_kind(run_file: Path) -> None:
         ("objective.kind=ppo", "objective.kind=ppo: allowed: sdpo, grpo"),
         ("objective.divergence=tv", "objective.divergence=tv: allowed: forward_kl, reverse_kl, js"),
         ("env.sandbox.kind=none", "env.sandbox.kind=none: allowed: bubblewrap"),
-        ("objective.top_k=0", "objective.top_k=0: allowed: an integer above 0"),
+        ("objective.top_k=-1", "objective.top_k=-1: allowed: an integer at least 0"),
+        (
+            "objective.top_k=0",
+            "objective.top_k=0: allowed with estimator=support, support=rollout: 1 and more",
+        ),
         ("objective.js_teacher_weight=1", "objective.js_teacher_weight=1: allowed: a number above 0 and below 1"),
         ("objective.is_clip=-1", "objective.is_clip=-1: allowed: a number above 0, or none"),
         ("objective.tail=1", "objective.tail=1: allowed: true or false"),

@@ -106,7 +106,7 @@ def test_a_silent_worker_is_replaced_and_the_attempt_judged_by_the_next(
 
 
 def group_of(*verdicts: Verdict) -> Group:
-    group = Group(step=0, task=TASK, attempts=[])
+    group = Group(step=0, index=0, task=TASK, attempts=[])
     records = [AttemptRecord(header=header(i), rollout=None, verdict=v) for i, v in enumerate(verdicts)]
     drop_broken(group, records, min_group_size=2)
     return group
