@@ -37,7 +37,8 @@ def sync_tree(folder: Path) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk has no room; a learner's reaches the orchestrator as text."""
-    if isinstance(error, OSError):
-        return error.errno in _FULL
-    return isinstance(error, CheckpointError) and any(os.strerror(number) in str(error) for number in _FULL)
+    """Whether an error says that the disk has no room; also one of an actor, and a learner's, which is text."""
+    cause = getattr(error, "cause", error)  # Ray's stand-in for an actor's error keeps the error here
+    if isinstance(cause, OSError):
+        return cause.errno in _FULL
+    return isinstance(cause, CheckpointError) and any(os.strerror(number) in str(cause) for number in _FULL)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class MetricsLog:
         record = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint of this step
         if self._writer is not None:
             for key, value in values.items():
                 self._writer.add_scalar(key, value, step)

@@ -21,7 +21,7 @@ from orchestrator.metrics_log import read_metrics
 from rollout_workers.guardian import segments_of
 from tests.run_fixtures import RUN_FILE, actors, command, descendants, finished, gone, small, started, wait_for_steps
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 STEPS = 5
 STEP_S = 1.5
 """About what a step takes; a moment to kill at is within twice this time after a step was written down."""
@@ -44,7 +44,7 @@ def what_counts(run_dir: Path) -> tuple[list[dict[str, Any]], str]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], str]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    finished(deterministic(folder, "run"), folder / "log")
+    finished(deterministic(folder, "run"), folder / "log", timeout_s=600)
     records, digest = what_counts(folder / "run")
     assert [r["step"] for r in records] == list(range(STEPS + 1))
     assert len({r["train/loss"] for r in records[1:]}) == STEPS, "the steps are told apart"
@@ -65,12 +65,12 @@ class Killer:
     def in_a_step(self, run_dir: Path, process: subprocess.Popen[bytes]) -> None:
         """Sampling, judging, scoring, training, publishing: one of the first steps that come next."""
         done = max((r["step"] for r in read_metrics(run_dir / "metrics.jsonl")), default=-1)
-        wait_for_steps(run_dir, min(done + 1, STEPS - 2), process)
+        wait_for_steps(run_dir, min(done + 1, STEPS - 2), process, timeout_s=400)
         time.sleep(self.random.uniform(0, 2 * STEP_S))
 
     def while_saving(self, run_dir: Path, process: subprocess.Popen[bytes]) -> None:
         """With a checkpoint half written."""
-        deadline_s, left_before = time.monotonic() + 240, unfinished(run_dir)
+        deadline_s, left_before = time.monotonic() + 400, unfinished(run_dir)
         while not unfinished(run_dir) - left_before:
             assert process.poll() is None, "it ended without a checkpoint"
             assert time.monotonic() < deadline_s
@@ -122,7 +122,7 @@ def test_a_run_killed_twice_and_resumed_is_the_run_that_was_not(
     killer, arguments, run_dir = Killer(), deterministic(tmp_path, "run"), tmp_path / "run"
     families = [run_and_kill(arguments, run_dir, wait) for wait in (killer.in_a_step, killer.while_saving)]
     assert gone([p for family in families for p in family]) == [], "nothing of a killed start is left"
-    finished(arguments, tmp_path / "log")
+    finished(arguments, tmp_path / "log", timeout_s=600)
     assert (run_dir / "incarnation").read_text() == "3"
     assert what_counts(run_dir) == undisturbed
     assert unfinished(run_dir) == set()
@@ -135,7 +135,7 @@ def test_a_run_killed_at_many_moments_is_the_run_that_was_not(
     killer, arguments, run_dir = Killer(), deterministic(tmp_path, "run"), tmp_path / "run"
     moments = [killer.while_starting, killer.in_a_step, killer.in_a_step, killer.while_saving, killer.in_a_step]
     families = [run_and_kill(arguments, run_dir, wait) for wait in moments]
-    finished(arguments, tmp_path / "log")
+    finished(arguments, tmp_path / "log", timeout_s=600)
     assert gone([p for family in families for p in family]) == []
     assert what_counts(run_dir) == undisturbed
 

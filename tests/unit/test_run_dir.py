@@ -1,5 +1,6 @@
 """The run directory: its lock, what may change on resuming, and which checkpoints stay and are taken."""
 
+import errno
 import json
 import os
 import re
@@ -7,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
+from orchestrator.files import is_full
 from orchestrator.resume_rules import FREE, FREE_UNLESS_DETERMINISTIC, refused_change
 from orchestrator.run_dir import RunDir
 from sdpo.config import RunConfig
@@ -197,6 +200,15 @@ def test_every_rule_names_a_key_and_is_documented() -> None:
             value = value[part]
         assert f"`{rule}`" in text, rule
     assert not set(FREE) & set(FREE_UNLESS_DETERMINISTIC)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_known_wherever_it_is_met(number: int) -> None:
+    here = OSError(number, os.strerror(number))
+    in_an_actor = RayTaskError("export", "its traceback", here).as_instanceof_cause()
+    in_a_gang = CheckpointError(f"checkpoint c: learner rank 1 could not write it: {here}")
+    assert all(is_full(error) for error in (here, in_an_actor, in_a_gang))
+    assert not any(is_full(error) for error in (OSError(errno.EIO, "I/O error"), CheckpointError("c: damaged")))
 
 
 def test_keep_best_needs_something_to_measure() -> None:
