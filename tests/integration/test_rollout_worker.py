@@ -14,10 +14,13 @@ import numpy as np
 import psutil
 import pytest
 import ray
+import torch
 
 from rollout_workers.guardian import segments_of
 from rollout_workers.worker import EngineInfo, RolloutActor
+from sdpo.divergence import append_tail, generalised_js, tail_log_prob
 from sdpo.errors import ModelError, PromptTooLong, WeightSyncError
+from sdpo.support import support_overlap
 from sdpo.types import RolloutHeader, Version, VersionSpan
 from sdpo.weights import make_buckets
 from tests.rollout_fixtures import collect, load_reference, named_tensors, next_log_probs, publish, request, run_config
@@ -121,6 +124,33 @@ def test_log_probs_and_support_are_the_models(worker: Any, models: tuple[Path, P
         assert np.array_equal(inside_scores[is_inside], segment.log_probs[is_inside])
         assert (segment.log_probs[~is_inside] <= segment.support_log_probs[~is_inside, -1]).all()
     assert outside > 0, "no sampled token fell outside the support: the test has lost its point"
+
+
+def test_engine_and_learner_choose_the_same_support(worker: Any, models: tuple[Path, Path]) -> None:
+    """On-policy; and so the loss is the same, here against another model as the teacher."""
+    student, teacher = (load_reference(model) for model in models)
+    overlaps, losses = [], []
+    for _, rollout in collect(worker, request(samples=8)).values():
+        recorded = rollout.segments[0].support_ids
+        assert recorded is not None
+        sequence = np.concatenate([rollout.prompt_ids, rollout.response_ids])
+        rows = slice(len(rollout.prompt_ids) - 1, -1)
+        log_p, log_q = (torch.from_numpy(next_log_probs(m, sequence)[rows]) for m in (student, teacher))
+        chosen = log_p.topk(recorded.shape[1]).indices
+        overlaps.append(support_overlap(recorded, chosen.numpy().astype(np.int32)))
+        losses.append([_js(log_p, log_q, ids) for ids in (torch.from_numpy(recorded.astype(np.int64)), chosen)])
+    assert np.mean(overlaps) >= 0.95
+    with_recorded, with_chosen = np.mean(losses, axis=0)
+    assert with_recorded == pytest.approx(with_chosen, rel=1e-3)
+    assert with_chosen > 1e-4, "the two models agree: the comparison says nothing"
+
+
+def _js(log_p_TV: torch.Tensor, log_q_TV: torch.Tensor, support_TK: torch.Tensor) -> float:
+    bins = []
+    for log_TV in (log_p_TV, log_q_TV):
+        support = log_TV.gather(1, support_TK)
+        bins.append(append_tail(support, tail_log_prob(support)))
+    return float(generalised_js(bins[0], bins[1], 0.5).mean())
 
 
 def test_seeds_decide_the_sample(worker: Any) -> None:
