@@ -157,7 +157,9 @@ class OptimizerConfig(Section):
 
 
 class LoraConfig(Section):
-    """`learner.lora`: train low-rank adapters; engines and teachers get the merged weights."""
+    """`learner.lora`: train low-rank adapters; engines, teachers and exports get the merged weights. An EMA teacher
+    averages the adapters' two factors, not their product.
+    """
 
     rank: int = Field(default=16, gt=0)
     """Rank of the adapters."""
