@@ -2,9 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from typing import Any
 
@@ -18,6 +17,8 @@ from sdpo.config import RunConfig
 from tests.learner_fixtures import ObservedRank, masters, random_experiences, train_calls
 
 DEADLINE_S = 120
+PATIENCE_S = 10
+"""For the other ranks after one has failed."""
 ALONE = 1
 """A budget that gives every sequence its own micro-batch, so that only the order of sums differs between gangs."""
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -25,26 +26,49 @@ Job = Callable[..., Any]
 
 
 class Gangs:
-    """`call` runs a job on every rank of a new gang and returns rank 0's answer."""
+    """`call` runs a job on every rank of a new gang, returns rank 0's answer, and raises what the first rank raised.
 
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self._pool = pool
+    Gangs of one size share processes: DeepSpeed counts modules and parameters as a process makes them, and all ranks of
+    a gang must have come to the same numbers.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[int, ProcessPoolExecutor] = {}
 
     def call(self, job: Job, config: RunConfig, *arguments: Any, checkpoint: str | None = None) -> Any:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        ranks = range(config.learner.ranks)
-        calls = [self._pool.submit(_on_rank, job, config, rank, port, checkpoint, arguments) for rank in ranks]
-        first, *_ = [call.result(timeout=DEADLINE_S) for call in calls]
-        return first
+        size = config.learner.ranks
+        if size not in self._pools:
+            self._pools[size] = ProcessPoolExecutor(size, mp_context=get_context("spawn"), initializer=_quiet)
+        pool = self._pools[size]
+        calls = [pool.submit(_on_rank, job, config, rank, port, checkpoint, arguments) for rank in range(size)]
+        _, waiting = wait(calls, DEADLINE_S, FIRST_EXCEPTION)
+        if waiting:
+            _, waiting = wait(calls, PATIENCE_S)
+        errors = [error for call in calls if call.done() and (error := call.exception()) is not None]
+        if waiting:
+            self._end(self._pools.pop(size))
+        if errors:
+            raise errors[0]
+        if waiting:
+            raise TimeoutError(f"{job.__name__}: {len(waiting)} ranks did not answer within {DEADLINE_S} s")
+        return calls[0].result()
 
+    def close(self) -> None:
+        """End all processes."""
+        for pool in self._pools.values():
+            self._end(pool)
 
-@contextmanager
-def gangs(processes: int) -> Iterator[Gangs]:
-    """Fresh processes, which end with the context."""
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        yield Gangs(pool)
+    @staticmethod
+    def _end(pool: ProcessPoolExecutor) -> None:
+        """Also processes that wait for a rank that failed."""
+        processes = list(pool._processes.values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+            process.join(DEADLINE_S)
 
 
 def _quiet() -> None:
