@@ -28,28 +28,32 @@ Job = Callable[..., Any]
 class Gangs:
     """`call` runs a job on every rank of a new gang, returns rank 0's answer, and raises what the first rank raised.
 
-    Gangs of one size share processes: DeepSpeed counts modules and parameters as a process makes them, and all ranks of
-    a gang must have come to the same numbers.
+    A process is the same rank of all gangs of one size: DeepSpeed counts modules and parameters as it makes them, and
+    torch remembers by equal meshes what a rank's shards are.
     """
 
     def __init__(self) -> None:
-        self._pools: dict[int, ProcessPoolExecutor] = {}
+        self._processes: dict[tuple[int, int], ProcessPoolExecutor] = {}
 
     def call(self, job: Job, config: RunConfig, *arguments: Any, checkpoint: str | None = None) -> Any:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        size = config.learner.ranks
-        if size not in self._pools:
-            self._pools[size] = ProcessPoolExecutor(size, mp_context=get_context("spawn"), initializer=_quiet)
-        pool = self._pools[size]
-        calls = [pool.submit(_on_rank, job, config, rank, port, checkpoint, arguments) for rank in range(size)]
+        members = [(config.learner.ranks, rank) for rank in range(config.learner.ranks)]
+        calls = []
+        for member in members:
+            if member not in self._processes:
+                context = get_context("spawn")
+                self._processes[member] = ProcessPoolExecutor(1, mp_context=context, initializer=_quiet)
+            process = self._processes[member]
+            calls.append(process.submit(_on_rank, job, config, member[1], port, checkpoint, arguments))
         _, waiting = wait(calls, DEADLINE_S, FIRST_EXCEPTION)
         if waiting:
             _, waiting = wait(calls, PATIENCE_S)
         errors = [error for call in calls if call.done() and (error := call.exception()) is not None]
         if waiting:
-            self._end(self._pools.pop(size))
+            for member in members:
+                self._end(self._processes.pop(member))
         if errors:
             raise errors[0]
         if waiting:
@@ -58,8 +62,8 @@ class Gangs:
 
     def close(self) -> None:
         """End all processes."""
-        for pool in self._pools.values():
-            self._end(pool)
+        for process in self._processes.values():
+            self._end(process)
 
     @staticmethod
     def _end(pool: ProcessPoolExecutor) -> None:
