@@ -5,7 +5,6 @@ from typing import Literal
 
 from sdpo.types import Version
 
-
 Attachment = Literal["scores", "policy", "reference"]
 """What may travel with a rollout: `TeacherScores`, `PolicyScores`, `ReferenceScores`."""
 

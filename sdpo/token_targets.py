@@ -1,7 +1,7 @@
 """What the loss of packed tokens is computed from: the student's log-probs, and everything else. N tokens, K bins."""
 
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -59,7 +59,7 @@ class TokenTargets:
 
     def part(self, rows: slice) -> "TokenTargets":
         """The targets of tokens `rows`, as views."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return TokenTargets(**{name: None if value is None else value[rows] for name, value in values.items()})
 
 

@@ -18,8 +18,7 @@ def watch_gradients(backend: Backend) -> list[dict[str, torch.Tensor]]:
         update = backend.update
 
         def observed(learning_rate: float) -> tuple[float, bool]:
-            gradients = {name: p.grad for name, p in backend._trained.items()}
-            seen.append({name: g.full_tensor().clone() for name, g in gradients.items() if g is not None})  # type: ignore[attr-defined]
+            seen.append(full_gradients(backend))
             return update(learning_rate)
 
         backend.update = observed  # type: ignore[method-assign]
@@ -27,6 +26,13 @@ def watch_gradients(backend: Backend) -> list[dict[str, torch.Tensor]]:
         assert isinstance(backend, ZeroBackend)
         _watch_zero(backend, seen)
     return seen
+
+
+def full_gradients(backend: Backend) -> dict[str, torch.Tensor]:
+    """What FSDP2's next update would see, whole, by trained parameter."""
+    assert isinstance(backend, Fsdp2Backend)
+    gradients = {name: p.grad for name, p in backend._trained.items()}
+    return {name: g.full_tensor().clone() for name, g in gradients.items() if g is not None}  # type: ignore[attr-defined]
 
 
 def _watch_zero(backend: ZeroBackend, seen: list[dict[str, torch.Tensor]]) -> None:
