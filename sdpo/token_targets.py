@@ -59,8 +59,9 @@ class TokenTargets:
 
     def part(self, rows: slice) -> "TokenTargets":
         """The targets of tokens `rows`, as views."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TokenTargets(**{name: None if value is None else value[rows] for name, value in values.items()})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
+        return TokenTargets(**parts)
 
 
 def required(value: Tensor | None, name: str) -> Tensor:
