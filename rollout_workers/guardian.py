@@ -2,13 +2,15 @@
 
 Who dies by SIGKILL cannot clean up, and vLLM's engine process outlives its actor, some of Ray's processes the driver.
 `Guardian` starts this file as a small detached process that holds the read end of a pipe. When the pipe closes, for
-whatever reason, every process that carries the guardian's token in its environment is killed, and what it left behind
-is removed. A guarded process may have a guardian of its own, whose token its children carry. The detached process uses
-the standard library only.
+whatever reason, every process that carries the guardian's token in its environment is killed, and so is every one that
+was seen to descend from such a process: who gives itself a title writes it over its environment. What they left
+behind is removed. A guarded process may have a guardian of its own, whose token its children carry. The detached
+process uses the standard library only.
 """
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from pathlib import Path
 TOKEN_VARIABLE = "SDPO_ROLLOUT_TOKEN"
 SHM = Path("/dev/shm")
 SWEEP_LIMIT_S = 8.0
+LOOK_EVERY_S = 1.0
 
 
 def marked_pids(token: str) -> list[int]:
@@ -36,6 +39,28 @@ def marked_pids(token: str) -> list[int]:
         if wanted in environ.split(b"\0"):
             found.append(int(entry))
     return found
+
+
+def descendants_of(pids: list[int]) -> dict[int, str]:
+    """Processes below `pids`, and when each started (clock ticks after boot): together they name one process."""
+    children: dict[int, list[tuple[int, str]]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (known := _parent_and_start(int(entry))) is not None:
+            children.setdefault(known[0], []).append((int(entry), known[1]))
+    found, below = dict[int, str](), list(pids)
+    while below:
+        born = children.get(below.pop(), [])
+        found.update(born)
+        below += [child for child, _ in born]
+    return found
+
+
+def _parent_and_start(pid: int) -> tuple[int, str] | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it ended meanwhile
+        return None
+    return None if fields[0] == "Z" else (int(fields[1]), fields[19])
 
 
 def segments_of(pids: list[int]) -> set[Path]:
@@ -58,19 +83,22 @@ def segments_of(pids: list[int]) -> set[Path]:
     return segments
 
 
-def _is_resource_tracker(pid: int) -> bool:
+def _is_spared(pid: int) -> bool:
+    """Resource trackers unlink semaphores and end with their last user; guardians have their own work to do."""
     try:
-        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # it ended meanwhile
         return False
+    return b"multiprocessing.resource_tracker" in command or os.fsencode(__file__) in command
 
 
-def sweep(token: str, scratch: Path, segments: set[Path]) -> None:
-    """Kill the marked processes, except resource trackers: they unlink semaphores, and end with their last user."""
+def sweep(token: str, scratch: Path, segments: set[Path], seen: dict[int, str]) -> None:
+    """Kill the processes that are marked or were seen, and remove what they leave."""
     deadline_s = time.monotonic() + SWEEP_LIMIT_S
     segments |= segments_of(marked_pids(token))
     while time.monotonic() < deadline_s:
-        pids = [pid for pid in marked_pids(token) if not _is_resource_tracker(pid)]
+        alive = {pid for pid, start in seen.items() if (known := _parent_and_start(pid)) and known[1] == start}
+        pids = [pid for pid in alive | set(marked_pids(token)) if not _is_spared(pid)]
         if not pids:
             break
         for pid in pids:
@@ -86,9 +114,16 @@ def _watch(token: str, scratch: Path) -> None:
     if os.fork():
         os._exit(0)
     segments: set[Path] = set()
-    for line in sys.stdin:
-        segments |= {Path(line.strip())} | segments_of(marked_pids(token))
-    sweep(token, scratch, segments)
+    seen: dict[int, str] = {}
+    while True:
+        seen |= descendants_of(marked_pids(token))
+        if not select.select([sys.stdin], [], [], LOOK_EVERY_S)[0]:
+            continue
+        lines = os.read(sys.stdin.fileno(), 65536).decode().splitlines()
+        if not lines:
+            break
+        segments |= {Path(line) for line in lines} | segments_of(marked_pids(token))
+    sweep(token, scratch, segments, seen)
 
 
 class Guardian:
@@ -117,8 +152,10 @@ class Guardian:
         self._process.stdin.flush()
 
     def release(self) -> None:
-        """End the guarded processes now. Returns before the sweep is over."""
+        """End the guarded processes now, and mark no more. Returns before the sweep is over."""
         assert self._process.stdin is not None
+        if os.environ.get(TOKEN_VARIABLE) == self.token:
+            del os.environ[TOKEN_VARIABLE]
         self._process.stdin.close()
 
 
