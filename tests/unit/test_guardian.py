@@ -12,7 +12,7 @@ OWNER = """
 import subprocess, sys, time
 from pathlib import Path
 from rollout_workers.guardian import Guardian
-Guardian(Path(sys.argv[1]))
+guardian = Guardian(Path(sys.argv[1]))
 child = subprocess.Popen(["sh", "-c", "env -i sleep 100 & wait"])
 print(child.pid, flush=True)
 time.sleep(100)
