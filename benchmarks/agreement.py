@@ -17,7 +17,7 @@ import ray
 import torch
 from transformers import AutoTokenizer
 
-from learner.batch import ScoringItem, make_batch, support_ids_of
+from learner.batch import make_batch, support_ids_of, whole_response
 from learner.model import load_causal_lm, torch_dtype
 from learner.scoring import Scored, ScoreRequest, ScoringModel
 from orchestrator.pipeline import training_request
@@ -150,12 +150,7 @@ def _score(
     support: Sequence[Int32] | None,
 ) -> Scored:
     items = [
-        ScoringItem(
-            context_ids=context,
-            response_ids=r.response_ids,
-            keep=np.ones(len(r.response_ids), np.bool_),
-            support_ids=None if support is None else support[i],
-        )
+        whole_response(context, r.response_ids, None if support is None else support[i])
         for i, (context, r) in enumerate(zip(contexts, rollouts, strict=True))
     ]
     request = ScoreRequest(

@@ -30,6 +30,12 @@ class ScoringItem:
         return len(self.context_ids) + len(self.response_ids)
 
 
+def whole_response(context_ids: Int32, response_ids: Int32, support_ids: Int32 | None = None) -> ScoringItem:
+    """Every token of the response is scored, what the environment wrote as well."""
+    keep = np.ones(len(response_ids), np.bool_)
+    return ScoringItem(context_ids=context_ids, response_ids=response_ids, keep=keep, support_ids=support_ids)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringBatch:
     """B sequences end to end in one row of S tokens, in the order of the items; none sees another.
@@ -73,13 +79,9 @@ def make_batch(items: Sequence[ScoringItem], device: torch.device) -> ScoringBat
 
 def idle_batch(support_size: int, device: torch.device) -> ScoringBatch:
     """The smallest batch, for a rank that has nothing to do while others need it in their collectives."""
-    item = ScoringItem(
-        context_ids=np.zeros(1, np.int32),
-        response_ids=np.zeros(1, np.int32),
-        keep=np.ones(1, np.bool_),
-        support_ids=np.arange(support_size, dtype=np.int32)[None] if support_size else None,
-    )
-    return make_batch([item], device)
+    token = np.zeros(1, np.int32)
+    support_ids = np.arange(support_size, dtype=np.int32)[None] if support_size else None
+    return make_batch([whole_response(token, token, support_ids)], device)
 
 
 def support_ids_of(rollout: Rollout) -> Int32:

@@ -14,7 +14,8 @@ from learner.experiences import asked_support, required
 from learner.scoring import TokenLogProbs
 from learner.targets import ActiveRows, token_targets
 from sdpo.config import ObjectiveConfig, SdpoObjective
-from sdpo.divergence import append_tail, renormalise, reverse_kl
+from sdpo.divergence import reverse_kl
+from sdpo.estimators import bins
 from sdpo.objective import TokenTargets, token_losses
 from sdpo.types import Experience
 
@@ -69,7 +70,7 @@ class MicroBatchLoss:
                 self._whole = WholeRows(experiences, active)
 
     def __call__(self, student: TokenLogProbs, rows: slice) -> torch.Tensor:
-        """Losses [C] of the tokens `rows`. Recomputation may call it again for the same rows."""
+        """Losses [C] of the tokens `rows`."""
         targets = self.targets.part(rows)
         if self._whole is not None:
             assert student.support is not None
@@ -86,12 +87,7 @@ class MicroBatchLoss:
             divergence = student.sampled - targets.teacher_sampled
         else:
             assert student.support is not None
-            log_p = self._bins(student.support, student.tail)
-            divergence = reverse_kl(log_p, self._bins(targets.teacher_support, targets.teacher_tail))
+            assert isinstance(self.objective, SdpoObjective)
+            log_p = bins(student.support, student.tail, self.objective)
+            divergence = reverse_kl(log_p, bins(targets.teacher_support, targets.teacher_tail, self.objective))
         return torch.where(targets.has_teacher, divergence, 0.0)
-
-    def _bins(self, support: torch.Tensor, tail: torch.Tensor | None) -> torch.Tensor:
-        assert isinstance(self.objective, SdpoObjective)
-        if tail is None:
-            return support
-        return append_tail(support, tail) if self.objective.tail else renormalise(support)

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import torch
 
-from learner.batch import ScoringItem, make_batch
+from learner.batch import make_batch, whole_response
 from learner.scoring import Scored, ScoreRequest
 from sdpo.types import Float32, Int32, Version
 from sdpo.weights import StreamTally, UInt8, WeightBucket, WeightManifest, make_buckets
@@ -34,11 +33,8 @@ def manifest_of(tally: StreamTally, version: Version, probe_ids: Int32, probe_lo
 @torch.no_grad()
 def probe_log_probs(score: Callable[[ScoreRequest], Scored], probe_ids: Int32, device: torch.device) -> Float32:
     """float32 [P-1]: tokens 1..P-1 given their prefixes at temperature 1. A collective if `score` is."""
-    rest = probe_ids[1:]
-    item = ScoringItem(
-        context_ids=probe_ids[:1], response_ids=rest, keep=np.ones(len(rest), np.bool_), support_ids=None
-    )
-    request = ScoreRequest(batch=make_batch([item], device), temperature=1.0, support=None)
+    batch = make_batch([whole_response(probe_ids[:1], probe_ids[1:])], device)
+    request = ScoreRequest(batch=batch, temperature=1.0, support=None)
     log_probs: Float32 = score(request).log_probs.sampled.cpu().numpy()
     return log_probs
 

@@ -7,13 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from learner.agreement import summed_counts
 from learner.backends.base import Backend
-from learner.batch import ScoringItem, idle_batch, make_batch, support_ids_of
+from learner.batch import idle_batch, make_batch, support_ids_of, whole_response
 from learner.messages import RecallRequest, ScoreReceipt
 from learner.scoring import ScoreRequest
 from sdpo.config import RunConfig, SdpoObjective
@@ -21,7 +20,7 @@ from sdpo.types import PolicyScores, Rollout
 
 
 class Recaller:
-    """Scores every response token (bool keep all True), the environment's included, so that arrays are [T]."""
+    """Scores every response token, the environment's included, so that arrays are [T]."""
 
     def __init__(self, backend: Backend, config: RunConfig, device: torch.device) -> None:
         sdpo = config.objective if isinstance(config.objective, SdpoObjective) else None
@@ -50,7 +49,9 @@ class Recaller:
     def _forward(self, rollouts: list[Rollout]) -> list[PolicyScores]:
         given = self._needs_bins and not self._chooses
         if rollouts:
-            batch = make_batch([_item(rollout, given) for rollout in rollouts], self._device)
+            supports = [support_ids_of(rollout) if given else None for rollout in rollouts]
+            pairs = zip(rollouts, supports, strict=True)
+            batch = make_batch([whole_response(r.prompt_ids, r.response_ids, s) for r, s in pairs], self._device)
         else:
             batch = idle_batch(self._top_k if given else 0, self._device)
         found = self._backend.forward(
@@ -75,16 +76,6 @@ class Recaller:
             PolicyScores(task_id=rollout.task_id, sample_index=rollout.sample_index, **row)
             for rollout, row in zip(rollouts, rows, strict=True)
         ]
-
-
-def _item(rollout: Rollout, given: bool) -> ScoringItem:
-    response_ids = rollout.response_ids
-    return ScoringItem(
-        context_ids=rollout.prompt_ids,
-        response_ids=response_ids,
-        keep=np.ones(len(response_ids), np.bool_),
-        support_ids=support_ids_of(rollout) if given else None,
-    )
 
 
 def _split(column: torch.Tensor | None, counts: Sequence[int]) -> list[NDArray[Any]] | None:

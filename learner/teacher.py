@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from learner.batch import ScoringItem, make_batch, support_ids_of
+from learner.batch import ScoringItem, make_batch, support_ids_of, whole_response
 from learner.determinism import repeat_to_the_bit
 from learner.messages import ScoreReceipt
 from learner.model import load_causal_lm, pick_device, torch_dtype
@@ -125,7 +125,10 @@ class TeacherWorker:
         for hindsight, rollout in zip(hindsights, rollouts, strict=True):
             _require_same(hindsight, rollout)
         supports = self._given_supports(rollouts, policies)
-        items = [_item(h.token_ids, r, s) for h, r, s in zip(hindsights, rollouts, supports, strict=True)]
+        items = [
+            whole_response(h.token_ids, r.response_ids, s)
+            for h, r, s in zip(hindsights, rollouts, supports, strict=True)
+        ]
         found = self._forward(self._hindsight_models(), items, temperature, self._support)
         scores = [_teacher_scores(r, f, version, self._support) for r, f in zip(rollouts, found, strict=True)]
         return [_receipt(version, items, began), *scores]
@@ -137,7 +140,7 @@ class TeacherWorker:
         """
         assert self._initial is not None, "asked for a reference in a run without reference_kl"
         began = time.perf_counter()
-        items = [_item(rollout.prompt_ids, rollout, None) for rollout in rollouts]
+        items = [whole_response(rollout.prompt_ids, rollout.response_ids) for rollout in rollouts]
         found = self._forward([(self._initial, 1.0)], items, temperature, None)
         scores = [
             ReferenceScores(task_id=r.task_id, sample_index=r.sample_index, sampled_log_probs=f.sampled.numpy())
@@ -216,13 +219,6 @@ def _require_same(companion: HindsightPrompt | PolicyScores, rollout: Rollout) -
             f"{type(companion).__name__} of {companion.task_id}#{companion.sample_index} came with "
             f"rollout {rollout.task_id}#{rollout.sample_index}"
         )
-
-
-def _item(context_ids: Int32, rollout: Rollout, support_ids: Int32 | None) -> ScoringItem:
-    """Every position of the response: what the environment wrote is scored, too, and masked in the loss."""
-    response_ids = rollout.response_ids
-    keep = np.ones(len(response_ids), np.bool_)
-    return ScoringItem(context_ids=context_ids, response_ids=response_ids, keep=keep, support_ids=support_ids)
 
 
 def _receipt(version: Version, items: Sequence[ScoringItem], began: float) -> ScoreReceipt:

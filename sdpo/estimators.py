@@ -79,18 +79,21 @@ def advantages(log_p: Tensor, log_q: Tensor, bound: float | None) -> Tensor:
     return gap if bound is None else gap.clamp(-bound, bound)
 
 
-def _bins(support: Tensor, tail: Tensor | None, objective: SdpoObjective) -> Tensor:
+def bins(support: Tensor, tail: Tensor | None, objective: SdpoObjective) -> Tensor:
+    """Log-probs of the bins that the objective compares, from those of the support [N, K] and of the tail [N]: with the
+    tail [N, K+1], renormalised [N, K], or the whole vocabulary as it is.
+    """
     if objective.support == "full":
         return support
     return append_tail(support, required(tail, "tail")) if objective.tail else renormalise(support)
 
 
 def _student_bins(student: StudentLogProbs, objective: SdpoObjective) -> Tensor:
-    return _bins(required(student.support, "support"), student.tail, objective)
+    return bins(required(student.support, "support"), student.tail, objective)
 
 
 def _teacher_bins(targets: TokenTargets, objective: SdpoObjective) -> Tensor:
-    return _bins(required(targets.teacher_support, "teacher_support"), targets.teacher_tail, objective).detach()
+    return bins(required(targets.teacher_support, "teacher_support"), targets.teacher_tail, objective).detach()
 
 
 def _behaviour_bins(targets: TokenTargets) -> Tensor:
