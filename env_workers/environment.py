@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from sdpo.config import EnvConfig
 from sdpo.errors import ConfigError, SdpoError
@@ -28,9 +28,21 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the model gets to read before its next turn."""
+    """What the model gets to read before its next turn. Roles: user, or tool where the chat template has it."""
 
     messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A turn that is over: what the model said and what it then got to read."""
+
+    reply: Reply
+    observation: Observation
+
+
+Ending = Literal["turns", "tokens", "time"]
+"""Why an attempt of several turns ended before its environment ended it: which of its bounds it reached."""
 
 
 class SandboxViolation(SdpoError):
@@ -38,11 +50,33 @@ class SandboxViolation(SdpoError):
 
 
 class Executor(Protocol):
-    """Runs programs in whatever sandbox is whole at the moment."""
+    """Runs programs in whatever sandboxes are whole at the moment; any number of threads may call it."""
 
-    def execute(self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float) -> Any:
+    def execute(
+        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
+    ) -> Any:
         """As `Sandbox.execute`. Raises InfrastructureError, or SandboxViolation where the program is to blame."""
         ...
+
+    def judge_asserts(self, source: str, test: "AssertProgram", time_limit_s: float) -> Any:
+        """Runs assert-style tests against a program: the asserts in one sandbox, the program in another.
+
+        As `execute`: one outcome for each assertion group of `test`. The values that pass between them are of the
+        runner's closed set of types.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssertProgram:
+    """Tests as source. `functions` are the program's functions (in the asserts: proxies of those names).
+
+    `source` defines what the asserts need and the `groups`; each group is source of its own that passes or raises.
+    """
+
+    functions: tuple[str, ...]
+    source: str
+    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +94,24 @@ class Session(Protocol):
         """The world's answer to the model's turn; a Verdict ends the session."""
         ...
 
+    def end(self, ending: Ending) -> Verdict:
+        """The verdict on an attempt that reached a bound after an Observation. Called at most once, last."""
+        ...
+
     def close(self) -> None:
         """Gives back what the session holds."""
         ...
 
 
 class Environment(Protocol):
-    """Made with a Context; opens any number of sessions, one after another."""
+    """Made with a Context; opens any number of sessions, side by side.
+
+    A session's answers are a function of the task and of the replies: an attempt whose env worker died is played again
+    elsewhere with the same replies. What a program left behind in a sandbox does not outlive a step.
+    """
+
+    observation_role: ClassVar[Literal["user", "tool"] | None]
+    """Who speaks in its observations, None for a single-turn environment. Checked against the model's chat template."""
 
     @classmethod
     def check(cls, task: Task) -> None:
@@ -80,6 +125,8 @@ class Environment(Protocol):
 
 class SingleTurnEnvironment(ABC):
     """The convenient base for a world that judges the first reply: write `judge`, nothing else."""
+
+    observation_role: ClassVar[Literal["user", "tool"] | None] = None
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -103,6 +150,9 @@ class _SingleTurn:
 
     def step(self, reply: Reply) -> Verdict:
         return self._environment.judge(self._task, reply)
+
+    def end(self, ending: Ending) -> Verdict:
+        raise AssertionError("a single-turn session ends with its first step")
 
     def close(self) -> None:
         pass

@@ -60,7 +60,7 @@ class House:
         self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
         per_engine = max(1, config.rollout.max_num_seqs // config.batch.samples_per_task)
         self.rollouts = self._fleet("rollout", config.rollout.workers, per_engine, self._prepare_rollout, background)
-        self.envs = self._fleet("env", config.env.workers, JUDGEMENTS_PER_ENV_WORKER, self._prepare_env, background)
+        self.envs = self._fleet("env", config.env.min_workers, JUDGEMENTS_PER_ENV_WORKER, self._prepare_env, background)
         self.teachers = (
             self._fleet("teacher", config.teacher.workers, 2, self._prepare_teacher, background)
             if config.has_teachers

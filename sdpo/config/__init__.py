@@ -7,11 +7,10 @@ from sdpo.config.data import (
     ModelConfig,
     TasksConfig,
 )
+from sdpo.config.env import BubblewrapSandbox, DockerSandbox, EnvConfig, GvisorSandbox, SandboxKind, SandboxLimits
 from sdpo.config.health import HealthConfig
 from sdpo.config.roles import (
-    BubblewrapSandbox,
     EmaTeacher,
-    EnvConfig,
     FrozenTeacher,
     LearnerConfig,
     LiveTeacher,
@@ -31,11 +30,13 @@ __all__ = [
     "CheckpointConfig",
     "ClippedPolicyGradient",
     "Deadlines",
+    "DockerSandbox",
     "EmaTeacher",
     "EnvConfig",
     "EvaluationConfig",
     "FrozenTeacher",
     "GrpoObjective",
+    "GvisorSandbox",
     "HealthConfig",
     "HindsightConfig",
     "LearnerConfig",
@@ -48,6 +49,8 @@ __all__ = [
     "RolloutConfig",
     "RolloutSampling",
     "RunConfig",
+    "SandboxKind",
+    "SandboxLimits",
     "SdpoObjective",
     "TasksConfig",
     "TeacherConfig",

@@ -1,6 +1,6 @@
 """Model, tasks and batches."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -24,9 +24,13 @@ class TasksConfig(Section):
     """`tasks`: what is trained and evaluated on."""
 
     train: str = "examples/tinycoder/tasks/train.jsonl"
-    """Training tasks: a JSONL file, one `Task` a line."""
+    """Training tasks: a JSONL file, one `Task` a line; with an adapter, whatever that reads."""
     heldout: str | None = "examples/tinycoder/tasks/heldout.jsonl"
-    """Evaluation tasks; none switches evaluation off."""
+    """Evaluation tasks, as `train`; none switches evaluation off."""
+    adapter: str | None = None
+    """What makes tasks of foreign records: a built-in adapter (see docs/environments.md) or module:function."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the adapter."""
     max_heldout: int | None = Field(default=None, gt=0)
     """Evaluate on the first this many held-out tasks only."""
     max_prompt_tokens: int | None = Field(default=None, gt=0)

@@ -1,4 +1,4 @@
-"""Rollout workers, env workers, teachers, learner: one section a role."""
+"""Rollout workers, teachers, learner: one section a role."""
 
 from typing import Annotated, Literal
 
@@ -45,42 +45,6 @@ class RolloutConfig(Section):
     """Ray GPUs one rollout actor asks for."""
     num_threads: int = Field(default=2, gt=0)
     """Threads of one engine on CPU."""
-
-
-class BubblewrapSandbox(Section):
-    """`env.sandbox`: where programs run, and within which limits."""
-
-    kind: Literal["bubblewrap"] = "bubblewrap"
-    """Namespaces through bubblewrap: pid, mount, network, ipc and user; no network, read-only root."""
-    wall_time_s: float = Field(default=5.0, gt=0)
-    """Wall time of one execution (all tests of one program)."""
-    memory_mib: int = Field(default=512, gt=0)
-    """Address space of one execution."""
-    max_processes: int = Field(default=32, gt=0)
-    """Processes and threads of one execution."""
-    max_output_bytes: int = Field(default=65536, gt=0)
-    """Bytes of output that are kept of one execution."""
-    max_executions: int = Field(default=2000, gt=0)
-    """Executions after which a sandbox is thrown away."""
-
-
-class EnvConfig(Section):
-    """`env`: the actors that judge attempts."""
-
-    workers: int = Field(default=1, gt=0)
-    """Env actors."""
-    sandbox: BubblewrapSandbox = BubblewrapSandbox()
-    """Where programs run."""
-    time_limit_s: float = Field(default=1.0, gt=0)
-    """Wall time of one test of a program."""
-    max_attempts: int = Field(default=3, gt=0)
-    """How often an attempt is run again after an infrastructure error before it is dropped and counted."""
-    max_dropped_fraction: float = Field(default=0.2, ge=0, le=1)
-    """The run stops when more than this share of a batch's attempts was dropped."""
-    num_cpus: float = Field(default=0.25, ge=0)
-    """Ray CPUs one env actor asks for."""
-    env_slots: float = Field(default=0.0, ge=0)
-    """Amount of the custom resource `env_slot` one env actor asks for; on a cluster only env nodes offer it."""
 
 
 class EmaTeacher(Section):

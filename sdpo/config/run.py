@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 from sdpo.config.algorithm import HindsightConfig, ObjectiveConfig, SdpoObjective
 from sdpo.config.base import Section
 from sdpo.config.data import BatchConfig, EvaluationConfig, ModelConfig, TasksConfig
+from sdpo.config.env import EnvConfig
 from sdpo.config.health import HealthConfig
-from sdpo.config.roles import EnvConfig, LearnerConfig, RolloutConfig, TeacherConfig, WeightsConfig
+from sdpo.config.roles import LearnerConfig, RolloutConfig, TeacherConfig, WeightsConfig
 
 
 class CheckpointConfig(Section):
@@ -110,7 +111,7 @@ class RunConfig(Section):
     def num_cpus(self) -> float:
         """Ray CPUs that all actors ask for together."""
         teachers = self.teacher.workers * self.teacher.num_cpus if self.has_teachers else 0.0
-        others = self.rollout.workers * self.rollout.num_cpus + self.env.workers * self.env.num_cpus
+        others = self.rollout.workers * self.rollout.num_cpus + self.env.min_workers * self.env.num_cpus
         return teachers + others + self.learner.ranks * self.learner.num_cpus
 
     @property

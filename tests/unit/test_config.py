@@ -108,7 +108,7 @@ def test_a_union_without_kind_is_the_default_kind(run_file: Path) -> None:
         ),
         ("objective.kind=ppo", "objective.kind=ppo: allowed: sdpo, grpo"),
         ("objective.divergence=tv", "objective.divergence=tv: allowed: forward_kl, reverse_kl, js"),
-        ("env.sandbox.kind=none", "env.sandbox.kind=none: allowed: bubblewrap"),
+        ("env.sandbox.kind=none", "env.sandbox.kind=none: allowed: bubblewrap, docker, gvisor"),
         ("objective.top_k=-1", "objective.top_k=-1: allowed: an integer at least 0"),
         (
             "objective.top_k=0",

@@ -1,0 +1,119 @@
+"""Env workers: how many, in which sandboxes, within which limits."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sdpo.config.base import Section
+
+
+class SandboxLimits(Section):
+    """`env.sandbox`: limits of one execution, the same in every kind of sandbox."""
+
+    wall_time_s: float = Field(default=5.0, gt=0)
+    """Wall time of one execution (all tests of one program)."""
+    cpu_time_s: float = Field(default=7.0, gt=0)
+    """Processor time of one process of an execution, rounded up to whole seconds."""
+    memory_mib: int = Field(default=512, gt=0)
+    """Memory of one execution, all its processes together."""
+    max_processes: int = Field(default=32, gt=0)
+    """Processes and threads of one execution."""
+    max_open_files: int = Field(default=64, ge=16)
+    """Open files of one process."""
+    max_files: int = Field(default=4096, gt=0)
+    """Files and folders in the work folder."""
+    max_file_mib: int = Field(default=32, gt=0)
+    """Size of one file."""
+    disk_mib: int = Field(default=64, gt=0)
+    """Size of the work folder, which lies in memory."""
+    max_output_bytes: int = Field(default=65536, gt=0)
+    """Bytes of output that are kept of one execution."""
+    max_executions: int = Field(default=2000, gt=0)
+    """Executions after which a sandbox is thrown away."""
+
+
+class BubblewrapSandbox(SandboxLimits):
+    """`env.sandbox`: Linux namespaces on the env worker's own machine."""
+
+    kind: Literal["bubblewrap"] = "bubblewrap"
+    """Namespaces through bubblewrap: pid, mount, network, ipc and user; no network, read-only root."""
+
+
+class DockerSandbox(SandboxLimits):
+    """`env.sandbox`: containers of a Docker engine."""
+
+    kind: Literal["docker"] = "docker"
+    """Warm containers: no network, read-only root, no capabilities, no new privileges, a user of its own."""
+    image: str = "sdpo-env:latest"
+    """Image with Python 3.11 or newer; the runner is sent in, the image need not hold it."""
+    engine: str | None = None
+    """Address of the Docker engine, for example unix:///var/run/docker.sock; none: DOCKER_HOST, or that socket."""
+    cpus: float = Field(default=1.0, gt=0)
+    """Processors that one container may use."""
+
+
+class GvisorSandbox(SandboxLimits):
+    """`env.sandbox`: containers under gVisor, where the Docker engine has that runtime."""
+
+    kind: Literal["gvisor"] = "gvisor"
+    """As docker, with gVisor's kernel between the program and the host's."""
+    image: str = "sdpo-env:latest"
+    """As for docker."""
+    engine: str | None = None
+    """As for docker."""
+    cpus: float = Field(default=1.0, gt=0)
+    """As for docker."""
+    runtime: str = "runsc"
+    """The name under which the Docker engine knows gVisor."""
+
+
+SandboxKind = Annotated[BubblewrapSandbox | DockerSandbox | GvisorSandbox, Field(discriminator="kind")]
+
+
+class EnvConfig(Section):
+    """`env`: the actors that judge attempts."""
+
+    min_workers: int = Field(default=1, gt=0)
+    """Env actors at the start, and when idle."""
+    max_workers: int = Field(default=1, gt=0)
+    """Env actors when attempts wait; at least min_workers."""
+    target_wait_s: float = Field(default=1.0, gt=0)
+    """The pool grows when attempts wait longer than this for an env actor."""
+    idle_s: float = Field(default=60.0, gt=0)
+    """The pool shrinks when it was larger than needed for this long."""
+    sandboxes_per_worker: int = Field(default=1, gt=0)
+    """Warm sandboxes of one env actor: attempts that it judges at one time."""
+    sandbox: SandboxKind = BubblewrapSandbox()
+    """Where programs run, and within which limits."""
+    time_limit_s: float = Field(default=1.0, gt=0)
+    """Wall time of one test of a program."""
+    feedback: Literal["none", "outcome", "rich"] = "rich"
+    """What of a verdict is put into words: nothing, its kind in one line, or all that the environment says."""
+    max_feedback_chars: int = Field(default=2000, ge=100)
+    """Length of a feedback; of a longer one head and tail are kept."""
+    max_turns: int = Field(default=8, gt=0)
+    """Turns of the model in one attempt, for environments with several."""
+    attempt_s: float = Field(default=900.0, gt=0)
+    """Time to live of an attempt with several turns, from its first token to its verdict."""
+    code: tuple[str, ...] = ()
+    """Python files and packages of yours (environments, adapters), by path; they travel to the env workers."""
+    allow_open_asserts: bool = False
+    """Run assert-style tests that a proxy cannot carry (see docs/environments.md) in the program's own process, where
+    the program can read and forge them; otherwise such tasks are refused."""
+    max_attempts: int = Field(default=3, gt=0)
+    """How often an attempt is run again after an infrastructure error before it is dropped and counted."""
+    retry_backoff_s: float = Field(default=0.5, ge=0)
+    """Pause before an attempt is run again; doubled each time."""
+    max_dropped_fraction: float = Field(default=0.2, ge=0, le=1)
+    """The run stops when more than this share of a batch's attempts was dropped."""
+    num_cpus: float = Field(default=0.25, ge=0)
+    """Ray CPUs one env actor asks for."""
+    env_slots: float = Field(default=0.0, ge=0)
+    """Amount of the custom resource `env_slot` one env actor asks for; on a cluster only env nodes offer it."""
+
+    @model_validator(mode="after")
+    def _pool_has_room(self) -> Self:
+        if self.max_workers < self.min_workers:
+            lowest = f"env.min_workers={self.min_workers}"
+            raise ValueError(f"env.max_workers={self.max_workers}: allowed: at least {lowest}")
+        return self
