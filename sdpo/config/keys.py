@@ -65,6 +65,8 @@ def allowed_values(field: FieldInfo) -> str:
         return f"a mapping with the keys {', '.join(names)}{or_none}"
     if get_origin(annotation) is Literal:
         return ", ".join(str(value) for value in get_args(annotation)) + or_none
+    if get_origin(annotation) is dict:
+        return "a mapping" + or_none
     words = _SCALAR_WORDS.get(annotation, str(annotation)) if isinstance(annotation, type) else str(annotation)
     return words + _bounds(field) + or_none
 
