@@ -7,7 +7,7 @@ A line looks like {"id": "double-it", "messages": [{"role": "user", "content": "
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -36,6 +36,29 @@ def load_tasks(path: str | Path) -> list[Task]:
     if not tasks:
         raise TaskFileError(f"{path}: holds no tasks; allowed: one JSON object a line with {', '.join(_TASK_KEYS)}")
     return tasks
+
+
+def check_task_set(source: str, tasks: Sequence[Task]) -> None:
+    """Raises `TaskFileError` where tasks that a program made could not have stood in a task file. `source` is named."""
+    seen: set[str] = set()
+    for task in tasks:
+        line = to_line(task)
+        if task.id in seen:
+            raise TaskFileError(f"{source}: id={show(task.id)}: made for two tasks; ids must be unique")
+        seen.add(task.id)
+        _parse_task(f"{source}, task {show(task.id)}", line)
+    if not tasks:
+        raise TaskFileError(f"{source}: no tasks were made of it")
+
+
+def to_line(task: Task) -> str:
+    """The task as one line of a task file, without the line feed. Raises `TaskFileError` for what JSON cannot hold."""
+    messages = [dataclasses.asdict(message) for message in task.messages]
+    line = {"id": task.id, "messages": messages, "environment": task.environment, "payload": task.payload}
+    try:
+        return json.dumps(line, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TaskFileError(f"task {show(task.id)}: cannot be written as JSON: {error}") from None
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -1,0 +1,64 @@
+"""Adapters: what makes tasks of records that were not written for this project.
+
+An adapter is called as `adapter(path, purpose, options)`: the path (or hub name) under `tasks.train` or
+`tasks.heldout`, which of the two it is, and `tasks.options`. It yields tasks in the order in which they are to be kept,
+the same ones each time. Ids are unique. What it cannot use raises TaskFileError: path, line, key, value, allowed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import Any, Literal
+
+from sdpo.errors import ConfigError, TaskFileError, UserError
+from sdpo.taskfile import check_task_set
+from sdpo.types import Task
+
+Purpose = Literal["train", "heldout"]
+Adapter = Callable[[str, Purpose, Mapping[str, Any]], Iterator[Task]]
+
+BUILT_IN: Mapping[str, str] = {
+    "records": "env_workers.adapters.general:records",
+    "livecodebench": "env_workers.adapters.livecodebench:livecodebench",
+    "humaneval": "env_workers.adapters.humaneval:humaneval",
+    "mbpp": "env_workers.adapters.mbpp:mbpp",
+    "sciknoweval": "env_workers.adapters.sciknoweval:sciknoweval",
+    "toolalpaca": "env_workers.adapters.toolalpaca:toolalpaca",
+    "function_calling": "env_workers.adapters.function_calling:function_calling",
+    "math": "env_workers.adapters.math:math",
+    "reasoning_gym": "env_workers.adapters.reasoning_gym:reasoning_gym",
+}
+
+
+def load_tasks_with(name: str, path: str, purpose: Purpose, options: Mapping[str, Any]) -> list[Task]:
+    """The tasks that adapter `name` makes of `path`. Raises ConfigError for no such adapter, else TaskFileError."""
+    adapter = load_adapter(name)
+    tasks = []
+    try:
+        for task in adapter(path, purpose, options):
+            if not isinstance(task, Task):
+                raise TaskFileError(f"tasks.adapter={name}: made {type(task).__name__}; allowed: sdpo.types.Task")
+            tasks.append(task)
+    except UserError:
+        raise
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TaskFileError(f"{path}: tasks.adapter={name} failed: {told[:300]}") from error
+    check_task_set(path, tasks)
+    return tasks
+
+
+def load_adapter(name: str) -> Adapter:
+    """A built-in adapter, or module:function. Raises ConfigError for one that does not exist."""
+    module_name, colon, function = BUILT_IN.get(name, name).partition(":")
+    if not (module_name and colon and function):
+        allowed = ", ".join(BUILT_IN)
+        raise ConfigError(f"tasks.adapter={name}: allowed: {allowed}, or module:function of your own")
+    try:
+        adapter: Adapter = getattr(import_module(module_name), function)
+    except SyntaxError as error:
+        raise ConfigError(f"tasks.adapter={name}: {error.filename}, line {error.lineno}: {error.msg}") from None
+    except Exception as error:
+        raise ConfigError(f"tasks.adapter={name}: cannot be imported: {type(error).__name__}: {error}") from None
+    if not callable(adapter):
+        raise ConfigError(f"tasks.adapter={name}: is no function; allowed: one that takes (path, purpose, options)")
+    return adapter
