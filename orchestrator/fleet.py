@@ -73,9 +73,14 @@ class Fleet:
         return sum(m.restarts for m in self.members)
 
     @asynccontextmanager
-    async def lease(self, *, avoid: Any = None, only: Member | None = None) -> AsyncIterator[Member]:
-        """The least loaded serving member, if possible not the one whose handle is `avoid`; or only this one."""
-        member = await self._take(avoid, only)
+    async def lease(
+        self, *, avoid: Any = None, prefer: Any = None, only: Member | None = None
+    ) -> AsyncIterator[Member]:
+        """The least loaded serving member, if possible not the one whose handle is `avoid`; or only this one.
+
+        While the actor with the handle `prefer` serves, that one and no other, even when it is full for now.
+        """
+        member = await self._take(avoid, prefer, only)
         handle = member.handle
         try:
             yield member
@@ -98,9 +103,11 @@ class Fleet:
         for member in self.members:
             ray.kill(member.handle)
 
-    async def _take(self, avoid: Any, only: Member | None) -> Member:
+    async def _take(self, avoid: Any, prefer: Any, only: Member | None) -> Member:
         def pick() -> Member | None:
-            free = [m for m in self.members if m.serving and m.load < self._max_load and only in (None, m)]
+            able = [m for m in self.members if m.serving and only in (None, m)]
+            able = [m for m in able if prefer is not None and m.handle is prefer] or able
+            free = [m for m in able if m.load < self._max_load]
             return min(free, key=lambda m: (m.handle is avoid, m.load), default=None)
 
         async with self._changed:
