@@ -1,7 +1,36 @@
 """What every sandbox offers. One execution at a time; a sandbox that failed once is closed, never used again."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Mode = Literal["candidate", "asserts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A conversation's last word: how the process inside ended.
+
+    `outcome` is a record as `Sandbox.execute` makes them; its status is `finished` where the process was through.
+    """
+
+    outcome: Mapping[str, Any]
+
+
+class Conversation(Protocol):
+    """Messages to and fro with one process in a sandbox. What comes out of it is unchecked JSON."""
+
+    def send(self, message: Any) -> None:
+        """Hands the process a message. Raises InfrastructureError; a process that ended is told by `receive`."""
+        ...
+
+    def receive(self, timeout_s: float) -> Any:
+        """The next message, or `Ended`, and then that for ever. Raises InfrastructureError after timeout_s."""
+        ...
+
+    def close(self) -> Ended:
+        """Ends the process if it has not ended; the sandbox then serves the next execution. May be called twice."""
+        ...
 
 
 class Sandbox(Protocol):
@@ -11,16 +40,34 @@ class Sandbox(Protocol):
         """Starts it; facts about it (kind, python, ...). Raises SandboxUnavailable or InfrastructureError."""
         ...
 
-    def execute(self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float) -> Any:
-        """Runs the program on each call; the runner's records, unchecked (see `env_workers.runner`).
+    def execute(
+        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
+    ) -> Any:
+        """Runs the program on each call; the runner's records, unchecked (see `env_workers.runner`), one a call.
 
-        time_limit_s is the wall time of one call. Raises InfrastructureError within the sandbox's own deadline.
+        A call is {"kind": "functional", "function", "inputs"[, "kwargs"]} or {"kind": "stdin", "input"}. Each gets a
+        fresh module of its own; with `shared` (functional calls only) one module serves all, so state is kept from
+        call to call. time_limit_s is the wall time of one call. Raises InfrastructureError within the sandbox's own
+        deadline.
+        """
+        ...
+
+    def converse(
+        self, mode: Mode, program: Mapping[str, Any], time_limit_s: float, wall_time_s: float | None = None
+    ) -> Conversation:
+        """Starts a process that talks; no other execution until the conversation is closed.
+
+        mode candidate, program {"source"}: loads the program once; every message {"function", "args", "kwargs"}, with
+        values encoded, is answered by an outcome record. mode asserts, program {"functions", "source", "groups"}:
+        runs the asserts; says {"ask": {"function", "args", "kwargs"}} and waits for that call's outcome record as the
+        answer, or {"outcome": record} once a group. time_limit_s is the longest the process may work without a word
+        while nothing is asked of the host; wall_time_s (default: the sandbox's) the longest it may live.
         """
         ...
 
     @property
     def worn(self) -> bool:
-        """True when it must be replaced before the next execution: used up, or dirty."""
+        """True when it must be replaced before the next execution: used up, or dirty. May wait for its clean-up."""
         ...
 
     def close(self) -> None:
