@@ -26,6 +26,10 @@ class TaskFileError(UserError):
     """A task set that is missing, empty or malformed."""
 
 
+class EnvironmentFault(UserError):
+    """An environment of the user's own that raised, or whose answer is no verdict. It is never made into a reward."""
+
+
 class ModelError(UserError):
     """A model folder that is missing, incomplete or of an unsupported kind."""
 
