@@ -94,12 +94,17 @@ def to_rollout(
         segments=(segment,),
         finish_reason=finish_reason,
     )
+    reply = decoder.decode(token_ids.tolist(), skip_special_tokens=True)
     header = RolloutHeader(
         task_id=request.task_id,
         sample_index=sample_index,
-        text=decoder.decode(token_ids.tolist(), skip_special_tokens=True),
+        text=reply,
+        reply=reply,
         num_prompt_tokens=len(request.prompt_ids),
         num_response_tokens=len(token_ids),
+        num_environment_tokens=0,
+        num_turns=1,
+        last_token_id=int(token_ids[-1]),
         finish_reason=finish_reason,
         versions=tuple(span.version for span in spans),
     )

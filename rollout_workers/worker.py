@@ -22,10 +22,11 @@ import ray
 from rollout_workers.engine import check_limits, check_model_folder, engine_args, prepare_environment
 from rollout_workers.guardian import Guardian
 from rollout_workers.loop_thread import LoopThread
+from rollout_workers.turns import joined, turn_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError, PromptTooLong, StageTimeout, WeightSyncError
 from sdpo.stacks import answer_stack_requests
-from sdpo.types import GenerationRequest, Rollout, RolloutHeader, SamplingParams, Version
+from sdpo.types import GenerationRequest, Rollout, RolloutHeader, SamplingParams, TurnRequest, Version
 from sdpo.weights import WeightAudit, WeightBucket, WeightManifest
 
 if TYPE_CHECKING:
@@ -123,6 +124,18 @@ class RolloutWorker:
             for index, seed in zip(request.sample_indices, request.seeds, strict=True)
         }
         async for item in self._as_they_end(pending, f"a sample of task {request.task_id}"):
+            yield item
+
+    @_grouped("generate", num_returns="streaming")
+    async def extend(self, turn: TurnRequest, previous: Rollout) -> AsyncIterator[RolloutHeader | Rollout]:
+        """The model's next turn of an attempt: the header, then the rollout, of the whole attempt.
+
+        Raises as `generate`.
+        """
+        request = turn_prompt(turn, previous)
+        self._check_request(request)
+        pending = {asyncio.ensure_future(self._thread.run(self._next_turn(turn, previous, request)))}
+        async for item in self._as_they_end(pending, f"a turn of task {turn.task_id}"):
             yield item
 
     @_grouped("generate", num_returns="streaming")
@@ -246,6 +259,11 @@ class RolloutWorker:
         await self._settled.wait()
         self._require_usable()
         return to_rollout(request, index, outputs[-1], self._decoder)
+
+    async def _next_turn(
+        self, turn: TurnRequest, previous: Rollout, request: GenerationRequest
+    ) -> tuple[RolloutHeader, Rollout]:
+        return joined(turn, previous, *await self._sample(request, turn.sample_index, turn.seed))
 
     async def _submit(self, requests: Sequence[GenerationRequest]) -> "list[Submitted]":
         from rollout_workers.submission import submit

@@ -1,11 +1,17 @@
-"""From messages to prompt tokens, by the model's own chat template."""
+"""From messages to prompt tokens, by the model's own chat template, and to words that a demonstration can show."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from sdpo.cutting import cut, largest_fitting
+from sdpo.errors import ModelError
 from sdpo.types import Int32, Message
+
+ASSISTANT_MARK = "\n\n[assistant]\n"
+"""Where, in a conversation in words, the model speaks again."""
 
 
 class ChatTokenizer(Protocol):
@@ -23,13 +29,82 @@ class ChatTokenizer(Protocol):
 
 def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message], *, enable_thinking: bool = False) -> Int32:
     """Prompt tokens int32 [P] that end with the assistant header."""
-    text = tokenizer.apply_chat_template(
-        [{"role": m.role, "content": m.content} for m in messages],
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=enable_thinking,
-    )
-    return np.asarray(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
+    return _encode(tokenizer, _render(tokenizer, messages, enable_thinking))
+
+
+def render_turn(
+    tokenizer: ChatTokenizer,
+    messages: Sequence[Message],
+    observation: Sequence[Message],
+    *,
+    stop_id: int,
+    enable_thinking: bool = False,
+) -> Int32:
+    """int32 [E]: what the environment writes after a turn of the model, up to and with the next assistant header.
+
+    `messages` is what the model was asked, `stop_id` the token with which it ended its turn: the template writes it,
+    too, and it is left out here. Control tokens that the observation spells out are broken up. Raises `ModelError` if
+    the template cannot render such a conversation.
+    """
+    text = _continuation(tokenizer, messages, observation, enable_thinking)
+    stop = tokenizer.added_tokens_decoder.get(stop_id)
+    if stop is not None and text.lstrip().startswith(stop.content):
+        text = text.lstrip()[len(stop.content) :]
+    return _encode(tokenizer, text)
+
+
+def fit_turn(
+    tokenizer: ChatTokenizer,
+    messages: Sequence[Message],
+    observation: Sequence[Message],
+    max_tokens: int,
+    *,
+    stop_id: int,
+    enable_thinking: bool = False,
+) -> tuple[Int32, tuple[Message, ...]] | None:
+    """`render_turn` within `max_tokens`, and the observation as it is shown: of long ones head and tail.
+
+    None where not even the template's own tokens fit. Raises as `render_turn`.
+    """
+
+    def shown(kept_chars: int) -> tuple[Message, ...]:
+        return tuple(replace(m, content=cut(inert(m.content, tokenizer), kept_chars)) for m in observation)
+
+    def render(kept_chars: int) -> Int32:
+        return render_turn(tokenizer, messages, shown(kept_chars), stop_id=stop_id, enable_thinking=enable_thinking)
+
+    kept = max((len(inert(m.content, tokenizer)) for m in observation), default=0)
+    ids = render(kept)
+    if len(ids) > max_tokens:
+        kept = largest_fitting(lambda n: len(render(n)) <= max_tokens, kept)
+        ids = render(kept)
+    return None if len(ids) > max_tokens else (ids, shown(kept))
+
+
+def check_turns(tokenizer: ChatTokenizer, role: Literal["user", "tool"], *, enable_thinking: bool = False) -> None:
+    """Raises `ModelError` if the chat template has no place for observations of `role` after the model's turns."""
+    probe = Message(role=role, content="probe of an observation")
+    text = _continuation(tokenizer, [Message(role="user", content="?")], [probe], enable_thinking)
+    if probe.content not in text:
+        raise _no_place_for([probe], "it leaves out what the message says")
+
+
+def in_words(transcript: str, observation: Sequence[Message]) -> str:
+    """The conversation so far and an observation, ready for the model's next words.
+
+    The form of `RolloutHeader.text` after several turns: the model's first words, then for each message of an
+    observation its role in brackets on a line of its own and what it says, then `[assistant]` and the model's next
+    words, and so on.
+    """
+    return transcript + "".join(f"\n\n[{m.role}]\n{m.content}" for m in observation) + ASSISTANT_MARK
+
+
+def inert(text: str, tokenizer: ChatTokenizer) -> str:
+    """Break up the control tokens that a text spells out: what a program printed must not end anybody's turn."""
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content in text:
+            text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+    return text
 
 
 def last_user_turn(messages: Sequence[Message]) -> int:
@@ -38,3 +113,40 @@ def last_user_turn(messages: Sequence[Message]) -> int:
     if not turns:
         raise ValueError("none of the messages is the user's")
     return turns[-1]
+
+
+def _continuation(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], observation: Sequence[Message], enable_thinking: bool
+) -> str:
+    """What the template writes after the words of an assistant's turn that an observation follows."""
+    said = "".join(m.content for m in [*messages, *observation])
+    sentinel = next(name for n in range(len(said) + 1) if (name := f"turn{n}sentinel") not in said)
+    turn = Message(role="assistant", content=sentinel)
+    shown = [replace(m, content=inert(m.content, tokenizer)) for m in observation]
+    try:
+        text = _render(tokenizer, [*messages, turn, *shown], enable_thinking)
+    except Exception as error:  # whatever a template raises: Jinja's errors, or its own
+        raise _no_place_for(observation, " ".join(str(error).split())) from None
+    _, found, after = text.partition(sentinel)
+    if not found or sentinel in after:
+        raise _no_place_for(observation, "it does not show once what the assistant said before")
+    return after
+
+
+def _render(tokenizer: ChatTokenizer, messages: Sequence[Message], enable_thinking: bool) -> str:
+    text: str = tokenizer.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in messages],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=enable_thinking,
+    )
+    return text
+
+
+def _encode(tokenizer: ChatTokenizer, text: str) -> Int32:
+    return np.asarray(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
+
+
+def _no_place_for(observation: Sequence[Message], why: str) -> ModelError:
+    roles = ", ".join(sorted({m.role for m in observation}))
+    return ModelError(f"the model's chat template has no place for a message of role {roles} after its answer: {why}")

@@ -7,11 +7,12 @@ repeated only with `include_own_attempt`: its tokens follow the prompt anyway.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sdpo.chat import ChatTokenizer, last_user_turn, render_prompt
+from sdpo.chat import ASSISTANT_MARK, ChatTokenizer, inert, last_user_turn, render_prompt
 from sdpo.config import HindsightConfig
+from sdpo.cutting import CUT_MARK, cut, largest_fitting
 from sdpo.errors import PromptTooLong
 from sdpo.types import HindsightPrompt, Int32, Message, Task
 
@@ -20,7 +21,6 @@ DEMO_HEADER = "Correct solution:"
 ATTEMPT_HEADER = "Your earlier attempt:"
 FEEDBACK_HEADER = "Feedback from your unsuccessful earlier attempt:"
 CLOSING = "Correctly solve the original question."
-CUT_MARK = "\n[...]\n"
 _THINKING = re.compile(r"(?:<think>|\A(?=(?:(?!<think>).)*</think>)).*?</think>\s*", re.DOTALL)
 """A thinking block; its opening tag is missing where the chat template has put it into the prompt."""
 
@@ -104,7 +104,7 @@ def build_hindsight(
     kept = blocks.longest()
     ids = render(kept)
     if len(ids) > config.max_prompt_tokens:
-        kept = _largest_fitting(lambda n: len(render(n)) <= config.max_prompt_tokens, kept)
+        kept = largest_fitting(lambda n: len(render(n)) <= config.max_prompt_tokens, kept)
         ids = render(kept)
     if len(ids) > config.max_prompt_tokens:
         raise PromptTooLong(
@@ -148,7 +148,7 @@ def _blocks(
     repeated = config.include_own_attempt and routing.demo_from != position
     attempt = attempts[position].text if repeated else None
     if config.remove_thinking:
-        demo, attempt = (None if text is None else _THINKING.sub("", text) for text in (demo, attempt))
+        demo, attempt = _without_thinking(demo), _without_thinking(attempt)
     feedback = attempts[position].feedback if routing.use_feedback else None
     return Blocks(
         demo=_inert(demo, tokenizer), attempt=_inert(attempt, tokenizer), feedback=_inert(feedback, tokenizer)
@@ -175,27 +175,15 @@ def _with_blocks(task: Task, blocks: Blocks) -> list[Message]:
 
 
 def _cut(text: str | None, kept_chars: int) -> str | None:
-    """Keep the head and the tail of a text that is longer than `kept_chars`."""
-    if text is None or len(text) <= kept_chars:
-        return text
-    head, tail = (kept_chars + 1) // 2, kept_chars // 2
-    return text[:head] + CUT_MARK + (text[-tail:] if tail else "")
+    return None if text is None else cut(text, kept_chars)
 
 
 def _inert(text: str | None, tokenizer: ChatTokenizer) -> str | None:
-    """Break up the control tokens that a text spells out: what a program printed must not end the user's turn."""
+    return None if text is None else inert(text, tokenizer)
+
+
+def _without_thinking(text: str | None) -> str | None:
+    """Every turn of the model's without its thinking."""
     if text is None:
         return None
-    for token in tokenizer.added_tokens_decoder.values():
-        if token.special and token.content in text:
-            text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
-    return text
-
-
-def _largest_fitting(fits: Callable[[int], bool], longest: int) -> int:
-    """The most characters to keep, by bisection (lengths are monotone up to a few tokens); 0 if not even 0 fit."""
-    low, high = 0, longest
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+    return ASSISTANT_MARK.join(_THINKING.sub("", turn) for turn in text.split(ASSISTANT_MARK))

@@ -119,6 +119,24 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRequest:
+    """Sample the model's next turn of one attempt, after what its environment answered.
+
+    observation_ids int32 [E]: the environment's tokens, up to and with the assistant header; they follow the attempt's
+    tokens as they are. `transcript` is the conversation in words up to here (see `sdpo.chat.in_words`).
+    `sampling.max_tokens` bounds this turn.
+    """
+
+    task_id: str
+    sample_index: int
+    observation_ids: Int32
+    transcript: str
+    seed: int
+    sampling: SamplingParams
+    support_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """One attempt as the engine made it. `segments` of a single-turn attempt is one model segment.
 
@@ -146,14 +164,21 @@ class Rollout:
 class RolloutHeader:
     """The small part of a rollout that the orchestrator reads; the arrays stay in the object store.
 
-    `text` is the response decoded without special tokens, for the environment and the demonstrations.
+    `reply` is the model's last turn decoded without special tokens, for the environment. `text` is the response in
+    words, for demonstrations: the same as `reply` after one turn, after several the conversation in the form of
+    `sdpo.chat.in_words`. `last_token_id` is the response's last token: after `stop` the one that ended the turn.
+    `num_response_tokens` counts the environment's tokens, too. `versions` are those of all turns, each once.
     """
 
     task_id: str
     sample_index: int
     text: str
+    reply: str
     num_prompt_tokens: int
     num_response_tokens: int
+    num_environment_tokens: int
+    num_turns: int
+    last_token_id: int
     finish_reason: FinishReason
     versions: tuple[str, ...]
 

@@ -47,8 +47,12 @@ def header(task_id: str, index: int) -> RolloutHeader:
         task_id=task_id,
         sample_index=index,
         text="",
+        reply="",
         num_prompt_tokens=1,
         num_response_tokens=1,
+        num_environment_tokens=0,
+        num_turns=1,
+        last_token_id=2,
         finish_reason=FinishReason.STOP,
         versions=(),
     )

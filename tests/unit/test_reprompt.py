@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerFast
 from sdpo.chat import render_prompt
 from sdpo.config import HindsightConfig
 from sdpo.config.load import load_run_config
+from sdpo.cutting import CUT_MARK
 from sdpo.errors import ConfigError, PromptTooLong
 from sdpo.reprompt import (
     ATTEMPT_HEADER,
     CLOSING,
-    CUT_MARK,
     DEMO_HEADER,
     FEEDBACK_HEADER,
     Attempt,
