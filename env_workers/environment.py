@@ -4,15 +4,17 @@ Tasks name their environment: a built-in one ("code") or "module:Class" of one's
 worker with a `Context`; it never sees a broken sandbox as a result, `Context.sandbox` raises InfrastructureError.
 """
 
+import difflib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Literal, Protocol
 
 from sdpo.config import EnvConfig
-from sdpo.errors import ConfigError, SdpoError
+from sdpo.errors import ConfigError, SdpoError, TaskFileError, UserError
+from sdpo.show import show
 from sdpo.types import Message, Task, Verdict
 
 BUILT_IN: Mapping[str, str] = {"code": "env_workers.code.environment:CodeEnvironment"}
@@ -159,24 +161,58 @@ class _SingleTurn:
 
 
 def check_task(task: Task) -> None:
-    """Raises ConfigError for an environment that does not exist, TaskFileError for a payload that it cannot use."""
-    _environment_class(task.environment).check(task)
+    """Raises ConfigError for an environment that does not exist, UserError for a payload that it cannot use."""
+    environment = environment_class(task.environment)
+    try:
+        environment.check(task)
+    except UserError:
+        raise
+    except Exception as error:
+        if task.environment in BUILT_IN:
+            raise
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise TaskFileError(f"environment {task.environment}, task {show(task.id)}: check raised {told}") from error
 
 
 def load_environment(name: str, context: Context) -> Environment:
     """The environment called `name`. Raises ConfigError for one that does not exist."""
-    environment: Environment = _environment_class(name)(context)
+    environment: Environment = environment_class(name)(context)
     return environment
 
 
-@cache
-def _environment_class(name: str) -> Any:
-    target = BUILT_IN.get(name, name)
-    module_name, colon, class_name = target.partition(":")
+def environment_class(name: str) -> Any:
+    """The class called `name`. Raises ConfigError where there is none, or where it is no environment."""
+    module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
     if not colon or not module_name or not class_name:
         allowed = ", ".join(BUILT_IN)
         raise ConfigError(f"environment {name!r} does not exist; allowed: {allowed}, or module:Class of your own")
     try:
-        return getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"environment {name!r} cannot be imported: {error}") from None
+        module = import_module(module_name)
+    except SyntaxError as error:
+        raise ConfigError(f"environment {name!r}: {error.filename}, line {error.lineno}: {error.msg}") from None
+    except Exception as error:
+        hint = "" if module_name in sys.modules else "; is its file in env.code?"
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"environment {name!r} cannot be imported: {told}{hint}") from None
+    found = getattr(module, class_name, None)
+    if found is None:
+        near = difflib.get_close_matches(class_name, vars(module), n=1)
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise ConfigError(f"environment {name!r} cannot be imported: {module_name} has no {class_name}{hint}")
+    lacking = _lacks(found)
+    if lacking:
+        raise ConfigError(f"environment {name!r} is no environment: {lacking}")
+    return found
+
+
+def _lacks(found: Any) -> str:
+    """What keeps `found` from being an environment; "" if nothing does."""
+    if not isinstance(found, type):
+        return f"it is {type(found).__name__}, not a class"
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        return f"it has no method {', '.join(missing)}"
+    missing = [name for name in ("open", "check", "observation_role") if not hasattr(found, name)]
+    if not missing:
+        return ""
+    return f"it does not subclass SingleTurnEnvironment, and has no {', '.join(missing)}"

@@ -4,6 +4,7 @@ The bytes go to the workers as an argument of theirs, so that what runs is what 
 began: no path has to exist on another node, and nothing of an earlier run is found in a cache.
 """
 
+import atexit
 import contextlib
 import fcntl
 import importlib
@@ -44,6 +45,9 @@ class Luggage:
         return whole.hexdigest()
 
 
+NO_LUGGAGE = Luggage()
+
+
 def pack(paths: Sequence[str]) -> Luggage:
     """Reads what `env.code` names: a .py file is a module, a folder a package, each importable by its own name.
 
@@ -67,8 +71,8 @@ def pack(paths: Sequence[str]) -> Luggage:
 def unpack(luggage: Luggage) -> Path | None:
     """Lays the modules out in a folder of this process and puts that first on sys.path; returns it, or None.
 
-    Modules of these names that were imported before are forgotten. The folder lives until `sweep` finds its process
-    dead, or until `discard`.
+    Modules of these names that were imported before are forgotten. The folder goes with the process; that of a killed
+    one is removed by the next `sweep`.
     """
     if not luggage.files:
         return None
@@ -81,13 +85,14 @@ def unpack(luggage: Luggage) -> Path | None:
     for known in list(sys.modules):
         if known.partition(".")[0] in luggage.modules:
             del sys.modules[known]
+    atexit.register(discard, folder)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     return folder
 
 
 def discard(folder: Path | None) -> None:
-    """Removes what `unpack` made. Modules that were imported stay."""
+    """Removes what `unpack` made; twice is once. Modules that were imported stay."""
     if folder is None:
         return
     with contextlib.suppress(ValueError):

@@ -1,89 +1,166 @@
-"""The env worker: judges replies, one at a time, in a sandbox of its own. A plain class; Ray makes an actor of it."""
+"""The env worker: answers attempts, several side by side, with warm sandboxes. A plain class; Ray makes an actor of it."""
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
-from env_workers.environment import Context, Environment, Observation, Reply, load_environment
-from env_workers.sandbox.bubblewrap import CLOSE_TIMEOUT_S, GRACE_S, START_TIMEOUT_S, Bubblewrap
-from env_workers.sandbox.lease import FAULTS_TO_BLAME, SandboxLease
-from env_workers.sandbox.protocol import Sandbox
+from env_workers import feedback_policy
+from env_workers.answers import checked, of_environment
+from env_workers.environment import (
+    Context,
+    Ending,
+    Environment,
+    Exchange,
+    Observation,
+    Reply,
+    Session,
+    load_environment,
+)
+from env_workers.sandbox.bubblewrap import CLOSE_TIMEOUT_S, GRACE_S, START_TIMEOUT_S
+from env_workers.sandbox.lease import FAULTS_TO_BLAME
+from env_workers.sandbox.pool import SandboxPool
+from env_workers.sessions import History, Sessions, close
+from env_workers.travel import Luggage, discard, unpack
+from env_workers.travel import NO_LUGGAGE, Luggage, unpack
 from sdpo.config import EnvConfig
-from sdpo.errors import ConfigError, InfrastructureError, SandboxUnavailable
+from sdpo.errors import InfrastructureError, SandboxUnavailable
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import Task, Verdict
 
+MAX_OPEN_SESSIONS = 256
+"""Attempts in several turns that wait for their next turn at one worker; an older one is played again."""
+
+
+def max_concurrency(config: EnvConfig) -> int:
+    """Threads of the actor: one for each sandbox, and one that answers health checks."""
+    return config.sandboxes_per_worker + 1
+
 
 def judge_deadline_s(config: EnvConfig) -> float:
-    """The longest that one `EnvWorker.judge` can take: three executions, each with a sandbox start and a canary."""
+    """The longest that an environment's answer to one turn can take: three executions, each with a sandbox start and
+    a canary. A call with a history may have to play all of its turns."""
     one = START_TIMEOUT_S + CLOSE_TIMEOUT_S + 2 * (config.sandbox.wall_time_s + 2 * GRACE_S)
     return (FAULTS_TO_BLAME + 1) * one
 
 
 class EnvWorker:
-    """`name` is the actor's name, `owner` marks the run that the sandbox's processes belong to.
+    """`name` is the actor's name, `owner` marks the run that the sandboxes belong to, `luggage` brings its own code.
 
-    The constructor starts nothing; call `ready` first. Not thread-safe: one call at a time.
+    The constructor starts no sandbox; call `ready` first. Any number of threads may call it.
     """
 
-    def __init__(self, config: EnvConfig, name: str, owner: str = "") -> None:
+    def __init__(self, config: EnvConfig, name: str, owner: str = "", luggage: Luggage = Luggage()) -> None:  # noqa: B008
+        from env_workers.metrics import EnvMetrics  # imports ray: only where a worker is made
+
         answer_stack_requests()
         self._config, self._name, self._owner = config, name, owner
-        self._lease = SandboxLease(self._make_sandbox)
+        self._unpacked = unpack(luggage)
+        self._sandboxes = SandboxPool(config, owner, name)
+        self._sessions = Sessions(self._open, config.attempt_s, MAX_OPEN_SESSIONS, time.monotonic)
+        self._metrics = EnvMetrics(owner, name)
         self._environments: dict[str, Environment] = {}
-        self._num_judged = self._num_infrastructure_errors = 0
+        self._making = Lock()
 
     def ready(self) -> dict[str, Any]:
-        """Starts the sandbox, runs the canary in it; facts and counts.
+        """Starts a sandbox, runs the canary in it; facts and counts.
 
         Raises SandboxUnavailable where the sandbox cannot work on this machine, InfrastructureError when it broke.
         """
-        check_s = self._lease.check()
+        check_s = self._sandboxes.check()
+        self._sessions.sweep()
         return {
             "name": self._name,
             "owner": self._owner,
             "pid": os.getpid(),
-            "sandbox": self._lease.facts,
+            "sandbox": self._sandboxes.facts,
             "check_s": check_s,
-            "judged": self._num_judged,
-            "infrastructure_errors": self._num_infrastructure_errors,
-            "sandboxes_started": self._lease.num_started,
+            "open_sessions": len(self._sessions),
+            "replayed_sessions": self._sessions.num_replayed,
+            **self._sandboxes.counters,
+            **self._metrics.counts,
         }
 
-    def judge(self, task: Task, response: str, truncated: bool) -> Verdict:
-        """The verdict on a single-turn attempt; `details.judge_s` is what it took.
+    def step(self, attempt: str, task: Task, history: History, reply: Reply) -> Observation | Verdict:
+        """The world's answer to the model's turn after `history`; a verdict's `details.judge_s` is what it took.
 
-        A broken sandbox is a verdict without a reward, never an exception. Raises TaskFileError for a bad payload.
+        `attempt` names the session: calls of one attempt come one after the other. A broken sandbox is a verdict
+        without a reward, never an exception. Raises UserError for a bad payload or environment, EnvironmentFault for
+        an environment of the user's own that fails.
         """
-        begin = time.monotonic()
-        self._num_judged += 1
-        try:
-            verdict = self._judge(task, Reply(text=response, truncated=truncated))
-        except (InfrastructureError, SandboxUnavailable) as error:
-            self._lease.close()
-            self._num_infrastructure_errors += 1
-            verdict = Verdict(reward=None, success=False, kind="infrastructure_error", infrastructure_error=str(error))
-        return replace(verdict, details={**verdict.details, "judge_s": time.monotonic() - begin})
+
+        def answer(session: Session) -> Observation | Verdict:
+            with of_environment(task, "step"):
+                said = session.step(reply)
+            said = checked(task, said, self._environment(task.environment).observation_role, "step")
+            if isinstance(said, Observation):
+                self._sessions.keep(attempt, session, (*history, Exchange(reply=reply, observation=said)))
+            return said
+
+        return self._timed(lambda: self._with_session(attempt, task, history, answer))
+
+    def finish(self, attempt: str, task: Task, history: History, ending: Ending) -> Verdict:
+        """The verdict on an attempt that reached one of its bounds after the last observation of `history`.
+
+        Raises as `step`.
+        """
+
+        def answer(session: Session) -> Observation | Verdict:
+            with of_environment(task, "end"):
+                said = session.end(ending)
+            return checked(task, said, None, "end")
+
+        verdict = self._timed(lambda: self._with_session(attempt, task, history, answer))
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    def forget(self, attempt: str) -> None:
+        """Nobody will ask for this attempt again."""
+        self._sessions.forget(attempt)
 
     def close(self) -> None:
-        """Ends the sandbox and every process in it."""
-        self._lease.close()
+        """Ends every session, every sandbox and every process in them."""
+        self._sessions.sweep(everything=True)
+        self._sandboxes.close()
+        discard(self._unpacked)
 
-    def _judge(self, task: Task, reply: Reply) -> Verdict:
-        session = self._environment(task.environment).open(task)
+    def _with_session(
+        self, attempt: str, task: Task, history: History, use: Callable[[Session], Observation | Verdict]
+    ) -> Observation | Verdict:
+        """`use` keeps the session exactly when it gives an observation."""
+        session = self._sessions.take(attempt, task, history)
+        said: Observation | Verdict | None = None
         try:
-            answer = session.step(reply)
+            said = use(session)
+            return said
         finally:
-            session.close()
+            if not isinstance(said, Observation):
+                close(session)
+
+    def _timed(self, ask: Callable[[], Observation | Verdict]) -> Observation | Verdict:
+        begin = time.monotonic()
+        try:
+            answer = ask()
+        except (InfrastructureError, SandboxUnavailable) as error:
+            self._metrics.infrastructure_error(type(error).__name__)
+            answer = Verdict(reward=None, success=False, kind="infrastructure_error", infrastructure_error=str(error))
+        judge_s = time.monotonic() - begin
+        self._metrics.executed(judge_s)
         if isinstance(answer, Observation):
-            raise ConfigError(f"environment {task.environment!r} wants more turns; this worker judges one reply")
-        return answer
+            return answer
+        if answer.infrastructure_error is None:
+            self._metrics.judged(answer.kind)
+        answer = feedback_policy.apply(answer, self._config)
+        return replace(answer, details={**answer.details, "judge_s": judge_s})
+
+    def _open(self, task: Task) -> Session:
+        return self._environment(task.environment).open(task)
 
     def _environment(self, name: str) -> Environment:
-        if name not in self._environments:
-            self._environments[name] = load_environment(name, Context(config=self._config, sandbox=self._lease))
-        return self._environments[name]
-
-    def _make_sandbox(self) -> Sandbox:
-        return Bubblewrap(self._config.sandbox, owner=self._owner)
+        with self._making:
+            if name not in self._environments:
+                context = Context(config=self._config, sandbox=self._sandboxes)
+                self._environments[name] = load_environment(name, context)
+            return self._environments[name]

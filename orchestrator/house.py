@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from env_workers.travel import Luggage
 from env_workers.worker import EnvWorker
 from learner.messages import LearnerInfo
 from learner.teacher import TeacherWorker
@@ -49,11 +50,13 @@ class House:
         config: RunConfig,
         incarnation: int,
         probe_ids: Int32,
+        luggage: Luggage,
+        *,
         stacks: Path,
         background: asyncio.TaskGroup,
     ) -> None:
         self.config = config
-        self._incarnation, self._stacks = incarnation, stacks
+        self._incarnation, self._stacks, self._luggage = incarnation, stacks, luggage
         self._open = False
         self._places = Placement(f"{config.name}-{incarnation}")
         self.gang = LearnerGang(config, self._places.namespace)
@@ -149,9 +152,8 @@ class House:
     def _spawn_env(self, name: str) -> Any:
         env = self.config.env
         slots = {"env_slot": env.env_slots} if env.env_slots else {}
-        return self._places.spawn(
-            ray.remote(EnvWorker), name, env, name, self._places.namespace, num_cpus=env.num_cpus, resources=slots
-        )
+        arguments = (env, name, self._places.namespace, self._luggage)
+        return self._places.spawn(ray.remote(EnvWorker), name, *arguments, num_cpus=env.num_cpus, resources=slots)
 
     def _spawn_teacher(self, name: str) -> Any:
         teacher = self.config.teacher

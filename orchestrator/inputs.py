@@ -1,10 +1,13 @@
 """What a run reads before it starts anything: tasks, tokenizer, and whether every prompt fits."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from env_workers.adapters import Purpose, load_tasks_with
 from env_workers.environment import check_task
+from env_workers.travel import Luggage, pack, unpack
 from env_workers.worker import judge_deadline_s
 from orchestrator.task_source import TaskSource
 from rollout_workers.engine import check_limits, check_model_folder
@@ -12,10 +15,40 @@ from sdpo.chat import render_prompt
 from sdpo.config import RunConfig, SdpoObjective
 from sdpo.errors import ConfigError, ModelError, PromptTooLong
 from sdpo.reprompt import frame_length
-from sdpo.taskfile import load_tasks
+from sdpo.show import show
+from sdpo.taskfile import load_tasks, to_line
 from sdpo.types import Int32, Task
 
 BYTES_PER_LOG_PROB = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSets:
+    """The tasks of a run as its environments accept them, and the user's own code, which travels to the env workers."""
+
+    train: list[Task]
+    heldout: list[Task]
+    luggage: Luggage
+
+    @classmethod
+    def load(cls, config: RunConfig) -> "TaskSets":
+        """Makes `env.code` importable here. Raises `ConfigError` or `TaskFileError`."""
+        luggage = pack(config.env.code)
+        unpack(luggage)
+        train = _tasks(config, "train", config.tasks.train)
+        heldout = _tasks(config, "heldout", config.tasks.heldout) if config.tasks.heldout else []
+        heldout = heldout[: config.tasks.max_heldout]
+        for task in [*train, *heldout]:
+            check_task(task)
+        return cls(train, heldout, luggage)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of both task sets and of `env.code`: what a resumed run is compared with."""
+        digests = {"env.code": self.luggage.digest}
+        for key, tasks in (("tasks.train", self.train), ("tasks.heldout", self.heldout)):
+            digests[key] = sha256("\n".join(map(to_line, tasks)).encode("utf-8", "surrogatepass")).hexdigest()
+        return digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +59,15 @@ class Inputs:
     heldout: list[Task]
     tokenizer: Any
     probe_ids: Int32
+    luggage: Luggage
+    digests: dict[str, str]
 
     @classmethod
     def load(cls, config: RunConfig) -> "Inputs":
         """Raises `ConfigError`, `ModelError`, `TaskFileError` or `PromptTooLong`, each naming what is wrong."""
-        train = load_tasks(config.tasks.train)
+        sets = TaskSets.load(config)
+        train, heldout = sets.train, sets.heldout
         source = TaskSource(train, config.batch.tasks, config.tasks.seed)
-        heldout = load_tasks(config.tasks.heldout)[: config.tasks.max_heldout] if config.tasks.heldout else []
-        for task in [*train, *heldout]:
-            check_task(task)
         _check_deadlines(config)
         model = check_model_folder(Path(config.model.path))
         check_limits(config, model)
@@ -42,7 +75,16 @@ class Inputs:
         tokenizer = load_tokenizer(config.model.path)
         _check_prompts(config, tokenizer, train, heldout)
         probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
-        return cls(source, heldout, tokenizer, probe[:64])
+        return cls(source, heldout, tokenizer, probe[:64], sets.luggage, sets.digests)
+
+
+def _tasks(config: RunConfig, purpose: Purpose, path: str) -> list[Task]:
+    tasks = config.tasks
+    if tasks.adapter is not None:
+        return load_tasks_with(tasks.adapter, path, purpose, tasks.options)
+    if tasks.options:
+        raise ConfigError(f"tasks.options={show(tasks.options)}: allowed: only with tasks.adapter")
+    return load_tasks(path)
 
 
 def load_tokenizer(path: str) -> Any:

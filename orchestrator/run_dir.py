@@ -1,6 +1,7 @@
 """The run directory: resolved config, metrics, samples, checkpoints. Everything in it appears whole or not at all.
 
 config.yaml            the resolved config
+inputs.json            digests of the tasks and of `env.code`
 metrics.jsonl          one object a step; `tensorboard/` holds the same
 alarms.jsonl           one object for every alarm that began; missing if there was none
 samples/step-N.jsonl   what became of single attempts
@@ -10,6 +11,8 @@ model/                 the policy at the end, in Hugging Face format
 """
 
 import fcntl
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -43,8 +46,25 @@ class RunDir:
         if refused is not None:
             raise ConfigError(f"{refused} ({self.path} holds the run)")
 
-    def open(self) -> None:
-        """Create and lock the directory. Raises `ConfigError` if a live run holds it."""
+    def check_inputs(self, digests: Mapping[str, str]) -> None:
+        """Raises `ConfigError` if the directory holds a run with other tasks, or a deterministic one with other code.
+
+        A judge that was wrong may be mended in the middle of a run that is not deterministic; that is printed.
+        """
+        known = self.path / "inputs.json"
+        if not known.exists():
+            return
+        before = json.loads(known.read_text())
+        for key in digests:
+            if before.get(key) == digests[key]:
+                continue
+            if key == "env.code" and not self._config.deterministic:
+                print("env.code: the files have changed since the run was started; the new ones are used", flush=True)
+                continue
+            raise ConfigError(f"{key}: not what the run in {self.path} was started with; allowed: another `name`")
+
+    def open(self, digests: Mapping[str, str]) -> None:
+        """Create and lock the directory; record the digests of the inputs. Raises `ConfigError` if a live run holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = (self.path / "lock").open("w")
         try:
@@ -52,6 +72,7 @@ class RunDir:
         except BlockingIOError:
             raise ConfigError(f"name={self._config.name}: {self.path} is in use by a live run") from None
         write_atomically(self.path / "config.yaml", dump_run_config(self._config))
+        write_atomically(self.path / "inputs.json", json.dumps(dict(digests)))
         self.checkpoints.clear()
 
     def close(self) -> None:

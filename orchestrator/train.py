@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from env_workers.travel import sweep
 from learner.messages import LearnerInfo
 from orchestrator.evaluation import Evaluator
 from orchestrator.failures import one_line, root_cause
@@ -49,8 +50,9 @@ def run(config: RunConfig) -> Path:
     run_dir = RunDir(config)
     run_dir.check()
     inputs = Inputs.load(config)
+    run_dir.check_inputs(inputs.digests)
     try:
-        run_dir.open()
+        run_dir.open(inputs.digests)
         with ray_session(config):
             asyncio.run(_supervise(config, inputs, run_dir))
     except Exception as error:
@@ -58,6 +60,7 @@ def run(config: RunConfig) -> Path:
             raise _disk_full(run_dir) from error
         raise
     finally:
+        sweep()
         run_dir.close()
     return run_dir.path
 
@@ -96,7 +99,9 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
     metrics_log = MetricsLog(run_dir.path, resumed_steps=steps_done, tensorboard=config.record.tensorboard)
     started = time.monotonic()
     async with asyncio.TaskGroup() as background:
-        house = House(config, incarnation, inputs.probe_ids, run_dir.path / "stacks", background)
+        house = House(
+            config, incarnation, inputs.probe_ids, inputs.luggage, stacks=run_dir.path / "stacks", background=background
+        )
         try:
             info = await house.start(checkpoint, steps_done)
             print(_who_is_up(house, info, time.monotonic() - started), flush=True)

@@ -26,7 +26,7 @@ def config(folder: Path | str = "runs", **changes: Any) -> RunConfig:
 def opened(folder: Path, **changes: Any) -> RunDir:
     run_dir = RunDir(config(folder, **changes))
     run_dir.check()
-    run_dir.open()
+    run_dir.open({})
     return run_dir
 
 
