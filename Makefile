@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all that a fresh machine needs: both set up .venv first.
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest --durations=10
+PYTEST := PYTHON=$(BIN)/python tests/side_by_side.sh
 
 .PHONY: help setup demo test test-full lint format docs
 help:
@@ -18,10 +18,10 @@ demo: setup
 	$(BIN)/sdpo train examples/tinycoder.yaml name=demo-$(shell date +%Y%m%d-%H%M%S)
 
 test: lint
-	$(PYTEST) -m "not slow" tests
+	$(PYTEST) -m "not slow"
 
 test-full: lint
-	$(PYTEST) tests
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .
