@@ -42,7 +42,7 @@ def of_environment(task: Task, doing: str) -> Iterator[None]:
         raise EnvironmentFault(_told(task, f"{doing} raised {describe(error)}")) from error
 
 
-def checked(task: Task, answer: Any, role: str | None, doing: str = "judge") -> Observation | Verdict:
+def checked(task: Task, answer: Any, role: str | None, doing: str) -> Observation | Verdict:
     """The answer of an environment, rewards as floats. `role`: its `observation_role`.
 
     Raises EnvironmentFault, which names what is wrong, for anything but a whole Verdict, or an Observation where there
@@ -58,10 +58,10 @@ def checked(task: Task, answer: Any, role: str | None, doing: str = "judge") -> 
 
 
 def describe(error: BaseException) -> str:
-    """`ValueError: no such riddle (riddles.py, line 12)`: the innermost line of the user's own files."""
+    """`ValueError: no such riddle (riddles.py, line 12, in judge)`: the innermost line of the user's own files."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
-    place = f" ({theirs[-1].filename.rpartition('/')[2]}, line {theirs[-1].lineno})" if theirs else ""
+    place = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno}, in {theirs[-1].name})" if theirs else ""
     return f"{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}{place}"
 
 

@@ -1,4 +1,4 @@
-"""The env worker: answers attempts, several side by side, with warm sandboxes. A plain class; Ray makes an actor of it."""
+"""The env worker: answers attempts side by side, with warm sandboxes. A plain class; Ray makes an actor of it."""
 
 import os
 import time
@@ -21,10 +21,9 @@ from env_workers.environment import (
 )
 from env_workers.sandbox.bubblewrap import CLOSE_TIMEOUT_S, GRACE_S, START_TIMEOUT_S
 from env_workers.sandbox.lease import FAULTS_TO_BLAME
-from env_workers.sandbox.pool import SandboxPool
+from env_workers.sandbox.locked import SandboxPool
 from env_workers.sessions import History, Sessions, close
 from env_workers.travel import Luggage, discard, unpack
-from env_workers.travel import NO_LUGGAGE, Luggage, unpack
 from sdpo.config import EnvConfig
 from sdpo.errors import InfrastructureError, SandboxUnavailable
 from sdpo.stacks import answer_stack_requests

@@ -5,6 +5,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from sdpo.config.load import dump_run_config, load_run_config
 from sdpo.errors import SdpoError
@@ -39,15 +40,32 @@ def _config(run_file: str, overrides: Sequence[str]) -> int:
     return 0
 
 
+def _tasks(run_file: str, overrides: Sequence[str]) -> int:
+    folder = Path(overrides[0]) if overrides and "=" not in overrides[0] else None
+    config = load_run_config(run_file, overrides if folder is None else overrides[1:])
+    from orchestrator.task_listing import print_tasks, write_tasks
+
+    if folder is None:
+        print_tasks(config)
+    else:
+        write_tasks(config, folder)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sdpo", description="Self-Distillation Policy Optimization on Ray actors.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, function, text in (
         ("train", _train, "train as a run file says, or go on with a run that was stopped"),
         ("config", _config, "print the resolved config of a run file"),
+        ("tasks", _tasks, "print the tasks of a run file as JSON lines, as its adapter makes them"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("run_file", metavar="RUN.yaml")
-        command.add_argument("override", nargs="*", metavar="key=value", help="for example batch.tasks=8")
+        if function is _tasks:
+            where = "folder to write train.jsonl and heldout.jsonl into; without one the training tasks are printed"
+            command.add_argument("override", nargs="*", metavar="[FOLDER] key=value", help=where)
+        else:
+            command.add_argument("override", nargs="*", metavar="key=value", help="for example batch.tasks=8")
         command.set_defaults(run=function)
     return parser

@@ -47,7 +47,7 @@ class TaskSets:
         """SHA-256 of both task sets and of `env.code`: what a resumed run is compared with."""
         digests = {"env.code": self.luggage.digest}
         for key, tasks in (("tasks.train", self.train), ("tasks.heldout", self.heldout)):
-            digests[key] = sha256("\n".join(map(to_line, tasks)).encode("utf-8", "surrogatepass")).hexdigest()
+            digests[key] = sha256("\n".join(map(to_line, tasks)).encode()).hexdigest()
         return digests
 
 

@@ -64,7 +64,7 @@ class RunDir:
             raise ConfigError(f"{key}: not what the run in {self.path} was started with; allowed: another `name`")
 
     def open(self, digests: Mapping[str, str]) -> None:
-        """Create and lock the directory; record the digests of the inputs. Raises `ConfigError` if a live run holds it."""
+        """Create and lock the directory; record the inputs. Raises `ConfigError` if a live run holds it."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = (self.path / "lock").open("w")
         try:

@@ -56,9 +56,11 @@ def to_line(task: Task) -> str:
     messages = [dataclasses.asdict(message) for message in task.messages]
     line = {"id": task.id, "messages": messages, "environment": task.environment, "payload": task.payload}
     try:
-        return json.dumps(line, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+        text.encode()  # half a surrogate pair is no text
     except (TypeError, ValueError, RecursionError) as error:
         raise TaskFileError(f"task {show(task.id)}: cannot be written as JSON: {error}") from None
+    return text
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -7,17 +7,17 @@ from typing import Any
 from env_workers.adapters import Purpose
 from env_workers.adapters.fields import Options, bad_field, field
 from env_workers.adapters.records import read_records
-from sdpo.errors import TaskFileError
 from sdpo.types import Message, Task
 
-_PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_PLACE = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
 
 
 def records(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
     """One task a record.
 
     Options: `environment` and `prompt` must be given. `prompt` and `system` are templates in which {field} stands for
-    that field of the record; a brace that holds no field's name stays as it is. `id`: the field with the task's id;
+    that field of the record ({{name}} is the text "{name}"; braces around anything else are text). `id`: the field with the task's id;
     without it tasks are numbered. `payload`: the fields that the environment gets, as a list of names or as
     {name in the payload: field}; without it, the whole record. `constants`: what every payload holds besides.
     """
@@ -37,17 +37,19 @@ def records(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator
 
 
 def fill(where: str, template: str, record: Mapping[str, Any]) -> str:
-    """`template` with each {field} replaced by the record's; braces inside the values stay what they are."""
+    """`template` with each {field} replaced by the record's, and {{name}} by {name}; other braces are text.
+
+    What the record's values hold is text, too. Raises TaskFileError for a field that the record lacks.
+    """
 
     def value(match: re.Match[str]) -> str:
-        found = record.get(match[1], match[0]) if match[1] not in record else record[match[1]]
+        if match[1] is not None:
+            return f"{{{match[1]}}}"
+        found = field(where, record, match[2])
         if isinstance(found, bool) or not isinstance(found, str | int | float):
-            raise bad_field(where, match[1], found, "a string or a number, for a prompt")
+            raise bad_field(where, match[2], found, "a string or a number, for a prompt")
         return str(found)
 
-    places = _PLACE.findall(template)
-    if places and not any(place in record for place in places):
-        raise TaskFileError(f"{where}: the template names {', '.join(places)}; the record has {', '.join(record)}")
     return _PLACE.sub(value, template)
 
 
