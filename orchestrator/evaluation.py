@@ -4,9 +4,10 @@ import asyncio
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from orchestrator.attempts import Attempts
 from orchestrator.fleet import Fleet
-from orchestrator.judging import judge
 from orchestrator.rollouts import Sampler
 from sdpo.chat import ChatTokenizer, render_prompt
 from sdpo.config import RunConfig
@@ -37,7 +38,8 @@ class Evaluator:
     """Samples held-out tasks and judges the answers."""
 
     def __init__(self, config: RunConfig, tokenizer: ChatTokenizer, sampler: Sampler, envs: Fleet) -> None:
-        self._config, self._tokenizer, self._sampler, self._envs = config, tokenizer, sampler, envs
+        self._config, self._tokenizer, self._sampler = config, tokenizer, sampler
+        self._attempts = Attempts(config, tokenizer, sampler, envs)
 
     async def evaluate(self, tasks: Sequence[Task]) -> list[Judged]:
         """`evaluation.samples_per_task` samples of each task. Seeds are the same at every evaluation."""
@@ -98,12 +100,12 @@ class Evaluator:
             support_size=0,
         )
 
-        async def finish(header: RolloutHeader) -> Judged:
-            verdict = await judge(self._envs, task, header, config)
-            return Judged(task, header, verdict)
+        async def finish(header: RolloutHeader, rollout: Any) -> Judged:
+            played = await self._attempts.play(purpose, task, request, header, rollout)
+            return Judged(task, played.header, played.verdict)
 
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(finish(header)) async for header, _ in self._sampler.sample(request)]
+            running = [group.create_task(finish(*sample)) async for sample in self._sampler.sample(request)]
         return sorted((r.result() for r in running), key=lambda judged: judged.header.sample_index)
 
 

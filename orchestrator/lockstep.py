@@ -18,7 +18,7 @@ from orchestrator.waits import within
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
 from sdpo.seeds import stable_index
-from sdpo.types import GenerationRequest, RolloutHeader
+from sdpo.types import GenerationRequest, RolloutHeader, TurnRequest
 
 
 class Lane:
@@ -92,6 +92,10 @@ class LockstepSampler:
                 for share in self._running:
                     share.cancel()
 
+    async def extend(self, turn: TurnRequest, previous: Any) -> tuple[RolloutHeader, Any]:
+        """No second turns: which attempts need one is known only while others are sampled."""
+        raise InfrastructureError(f"task {turn.task_id}: a deterministic run samples one turn an attempt")
+
     async def _serve(self, member: Member, lanes: Sequence[Lane]) -> None:
         """Have a share sampled by `member`; what ends this ends the lanes."""
         try:
@@ -109,7 +113,9 @@ class LockstepSampler:
             async with self._fleet.lease(only=member):
                 handle = member.handle
                 try:
-                    async for header, rollout in stream_samples(member, "generate_batch", requests, self._timeout_s):
+                    async for header, rollout in stream_samples(
+                        member, "generate_batch", requests, timeout_s=self._timeout_s
+                    ):
                         owner = owners.pop((header.task_id, header.sample_index), None)
                         if owner is not None:  # else it was delivered before the worker died
                             owner.arrived.put_nowait((header, rollout))

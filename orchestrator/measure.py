@@ -56,6 +56,8 @@ def _of_attempts(attempts: Sequence[AttemptRecord]) -> dict[str, float]:
         "rollout/reward": _mean(a.verdict.reward or 0.0 for a in attempts),
         "rollout/pass_rate": _mean(a.verdict.success for a in attempts),
         "rollout/response_tokens": _mean(a.header.num_response_tokens for a in attempts),
+        "rollout/environment_tokens": _mean(a.header.num_environment_tokens for a in attempts),
+        "rollout/turns": _mean(a.header.num_turns for a in attempts),
         "rollout/feedback_chars": _mean(len(a.verdict.feedback) for a in attempts),
         "rollout/truncated_fraction": _mean(a.header.finish_reason is FinishReason.LENGTH for a in attempts),
     }

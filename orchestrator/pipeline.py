@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.attempts import Attempts
 from orchestrator.fleet import Fleet
 from orchestrator.group import AttemptRecord, Group
-from orchestrator.judging import judge
 from orchestrator.rollouts import Sampler
 from orchestrator.scoring import GroupScorer
 from sdpo.advantages import group_relative_advantages
@@ -26,7 +26,8 @@ class GroupPipeline:
         self, config: RunConfig, tokenizer: ChatTokenizer, sampler: Sampler, envs: Fleet, scorer: GroupScorer | None
     ) -> None:
         self._config, self._tokenizer = config, tokenizer
-        self.sampler, self._envs, self._scorer = sampler, envs, scorer
+        self.sampler, self._scorer = sampler, scorer
+        self._attempts = Attempts(config, tokenizer, sampler, envs)
 
     async def run(self, step: int, index: int, task: Task, version: Version) -> Group:
         """Sample and judge the batch's group `index`, and score what needs nothing of the learner.
@@ -54,8 +55,8 @@ class GroupPipeline:
         request = training_request(config, self._tokenizer, step, task)
 
         async def finish(header: Any, rollout: Any) -> AttemptRecord:
-            verdict = await judge(self._envs, task, header, config)
-            return AttemptRecord(header=header, rollout=rollout, verdict=verdict)
+            played = await self._attempts.play(f"train-{step}", task, request, header, rollout)
+            return AttemptRecord(header=played.header, rollout=played.rollout, verdict=played.verdict)
 
         async with asyncio.TaskGroup() as judging:
             running = [

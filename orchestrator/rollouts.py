@@ -4,12 +4,16 @@ import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from orchestrator.fleet import Fleet, Member
 from orchestrator.waits import stream_within, within
 from sdpo.errors import InfrastructureError
-from sdpo.types import GenerationRequest, RolloutHeader
+from sdpo.types import GenerationRequest, RolloutHeader, TurnRequest
+
+
+class RolloutLost(InfrastructureError):
+    """The tokens of an attempt's earlier turns are gone with the node that held them."""
 
 
 class Sampler(Protocol):
@@ -20,6 +24,12 @@ class Sampler(Protocol):
 
     def sample(self, request: GenerationRequest) -> AsyncIterator[tuple[RolloutHeader, Any]]:
         """Yield (header, reference to the rollout) for every sample of the request, in the order in which they end."""
+
+    async def extend(self, turn: TurnRequest, previous: Any) -> tuple[RolloutHeader, Any]:
+        """(header, reference) of the attempt whose rollout `previous` refers to, with one more turn of the model.
+
+        Raises `RolloutLost` where `previous` refers to nothing any more.
+        """
 
 
 class StreamingSampler:
@@ -41,7 +51,7 @@ class StreamingSampler:
             async with self._fleet.lease() as member:
                 handle = member.handle
                 try:
-                    async for header, rollout in stream_samples(member, "generate", part, self._timeout_s):
+                    async for header, rollout in stream_samples(member, "generate", part, timeout_s=self._timeout_s):
                         del missing[header.sample_index]
                         yield header, rollout
                     if missing:
@@ -49,12 +59,30 @@ class StreamingSampler:
                 except (RayActorError, InfrastructureError) as error:
                     self._fleet.report(member, handle, error)
 
+    async def extend(self, turn: TurnRequest, previous: Any) -> tuple[RolloutHeader, Any]:
+        while True:
+            async with self._fleet.lease() as member:
+                handle = member.handle
+                try:
+                    stream = stream_samples(member, "extend", turn, previous, timeout_s=self._timeout_s)
+                    found = [sample async for sample in stream]
+                    if len(found) != 1:
+                        raise InfrastructureError(f"{member.name} gave {len(found)} turns for one")
+                    return found[0]
+                except (RayActorError, InfrastructureError) as error:
+                    self._fleet.report(member, handle, error)
+                except (ObjectLostError, RayTaskError) as error:
+                    if not isinstance(error, ObjectLostError) and not isinstance(error.cause, ObjectLostError):
+                        raise
+                    attempt = f"task {turn.task_id}, attempt {turn.sample_index}"
+                    raise RolloutLost(f"{attempt}: the tokens of its earlier turns are lost with their node") from None
+
 
 async def stream_samples(
-    member: Member, method: str, wanted: Any, timeout_s: float
+    member: Member, method: str, *arguments: Any, timeout_s: float
 ) -> AsyncIterator[tuple[RolloutHeader, Any]]:
     """Call a worker that yields header, rollout, header, rollout, …; only headers are fetched."""
-    refs = getattr(member.handle, method).options(num_returns="streaming").remote(wanted)
+    refs = getattr(member.handle, method).options(num_returns="streaming").remote(*arguments)
     header: RolloutHeader | None = None
     async for ref in stream_within(aiter(refs), actor=member.name, stage=method, timeout_s=timeout_s):
         if header is None:

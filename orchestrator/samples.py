@@ -42,6 +42,7 @@ def _describe(group: Group, attempt: AttemptRecord, tokenizer: Any, timeout_s: f
         "feedback": attempt.verdict.feedback,
         "advantage": attempt.advantage,
         "tokens": [tokenizer.decode([token]) for token in rollout.response_ids.tolist()],
+        "authors": [s.author for s in rollout.segments for _ in s.token_ids],
         "log_p": [_rounded(s.log_probs) for s in rollout.segments],
     }
     if attempt.hindsight is not None:

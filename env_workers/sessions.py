@@ -1,0 +1,108 @@
+"""Sessions of attempts in several turns, kept open between two turns.
+
+A session that is not here (its env worker died, it was closed to make room, another worker had it) is opened anew and
+played again with the attempt's history. Sessions answer by task and replies alone: an answer that differs is a fault.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from env_workers.answers import of_environment
+from env_workers.environment import Exchange, Session
+from sdpo.errors import InfrastructureError
+from sdpo.types import Task
+
+History = tuple[Exchange, ...]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    session: Session
+    history: History
+    expires_s: float
+
+
+class Sessions:
+    """Any number of threads may call it. A session that is taken belongs to the caller until it is kept again."""
+
+    def __init__(
+        self, open_session: Callable[[Task], Session], ttl_s: float, limit: int, clock: Callable[[], float]
+    ) -> None:
+        """`ttl_s`: how long a session is kept for its next turn. `limit`: how many; the oldest makes room."""
+        self._open, self._ttl_s, self._limit, self._clock = open_session, ttl_s, limit, clock
+        self._held: dict[str, _Held] = {}
+        self._lock = Lock()
+        self.num_replayed = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def take(self, attempt: str, task: Task, history: History) -> Session:
+        """The attempt's session, at the end of `history`. Raises InfrastructureError where a replay differs."""
+        held = self._pop(attempt)
+        self.sweep()
+        if held is not None and held.history == history:
+            return held.session
+        if held is not None:
+            close(held.session)
+        with of_environment(task, "open"):
+            session = self._open(task)
+        try:
+            for turn, exchange in enumerate(history):
+                self._replay(session, task, turn, exchange)
+        except BaseException:
+            close(session)
+            raise
+        self.num_replayed += bool(history)
+        return session
+
+    def keep(self, attempt: str, session: Session, history: History) -> None:
+        """Hold a session for the turn after `history`."""
+        held = _Held(session, history, self._clock() + self._ttl_s)
+        with self._lock:
+            displaced = self._held.pop(attempt, None)
+            self._held[attempt] = held
+        if displaced is not None:
+            close(displaced.session)
+        self.sweep()
+
+    def forget(self, attempt: str) -> None:
+        """Close the attempt's session, if there is one."""
+        held = self._pop(attempt)
+        if held is not None:
+            close(held.session)
+
+    def sweep(self, *, everything: bool = False) -> None:
+        """Close sessions whose time is over, and the oldest of too many."""
+        now_s = self._clock()
+        with self._lock:
+            names = [name for name, held in self._held.items() if everything or held.expires_s <= now_s]
+            left = [name for name in self._held if name not in names]
+            names += left[: max(0, len(left) - self._limit)]
+            gone = [self._held.pop(name) for name in names]
+        for held in gone:
+            close(held.session)
+
+    def _pop(self, attempt: str) -> _Held | None:
+        with self._lock:
+            return self._held.pop(attempt, None)
+
+    def _replay(self, session: Session, task: Task, turn: int, exchange: Exchange) -> None:
+        with of_environment(task, "step"):
+            answer = session.step(exchange.reply)
+        if answer != exchange.observation:
+            raise InfrastructureError(
+                f"task {task.id}: environment {task.environment} answered turn {turn} in another way when it was "
+                f"played again: {answer!r:.200}"
+            )
+
+
+def close(session: Session) -> None:
+    """Ends a session. What it raises is written to the log: the attempt that it belonged to is over."""
+    try:
+        session.close()
+    except Exception:
+        log.exception("a session could not be closed")
