@@ -9,16 +9,17 @@ import asyncio
 import dataclasses
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from env_workers.environment import Ending, Exchange, Observation, Reply
+from env_workers.environment import Ending, Exchange, Observation, Reply, environment_class
 from orchestrator.fleet import Fleet
 from orchestrator.rollouts import RolloutLost, Sampler
 from orchestrator.world import History, World, broken
-from sdpo.chat import ChatTokenizer, fit_turn, in_words
+from sdpo.chat import ChatTokenizer, check_turns, fit_turn, in_words
 from sdpo.config import RunConfig
-from sdpo.errors import InfrastructureError
+from sdpo.errors import ConfigError, InfrastructureError
 from sdpo.seeds import turn_seed
 from sdpo.types import FinishReason, GenerationRequest, RolloutHeader, Task, TurnRequest, Verdict
 
@@ -32,6 +33,25 @@ class Played:
     header: RolloutHeader
     rollout: Any
     verdict: Verdict
+
+
+def check_conversations(config: RunConfig, tokenizer: ChatTokenizer, tasks: Iterable[Task]) -> None:
+    """Environments with several turns need a place in the chat template, and a run that is not in lockstep.
+
+    Raises `ModelError` or `ConfigError` before anything is started.
+    """
+    if config.env.max_turns == 1:
+        return
+    for name in sorted({task.environment for task in tasks}):
+        role = environment_class(name).observation_role
+        if role is None:
+            continue
+        check_turns(tokenizer, role, enable_thinking=config.model.enable_thinking)
+        if config.deterministic:
+            raise ConfigError(
+                f"deterministic=true, env.max_turns={config.env.max_turns}: environment {name} may take several turns, "
+                f"which have no fixed order; allowed: deterministic=false, or env.max_turns=1"
+            )
 
 
 class Attempts:

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from env_workers.travel import Luggage
-from env_workers.worker import EnvWorker
+from env_workers.worker import EnvWorker, max_concurrency
 from learner.messages import LearnerInfo
 from learner.teacher import TeacherWorker
 from orchestrator.fleet import Fleet, Member
@@ -153,7 +153,8 @@ class House:
         env = self.config.env
         slots = {"env_slot": env.env_slots} if env.env_slots else {}
         arguments = (env, name, self._places.namespace, self._luggage)
-        return self._places.spawn(ray.remote(EnvWorker), name, *arguments, num_cpus=env.num_cpus, resources=slots)
+        options = {"num_cpus": env.num_cpus, "resources": slots, "max_concurrency": max_concurrency(env)}
+        return self._places.spawn(ray.remote(EnvWorker), name, *arguments, **options)
 
     def _spawn_teacher(self, name: str) -> Any:
         teacher = self.config.teacher

@@ -9,6 +9,7 @@ from env_workers.adapters import Purpose, load_tasks_with
 from env_workers.environment import check_task
 from env_workers.travel import Luggage, pack, unpack
 from env_workers.worker import judge_deadline_s
+from orchestrator.attempts import check_conversations
 from orchestrator.task_source import TaskSource
 from rollout_workers.engine import check_limits, check_model_folder
 from sdpo.chat import render_prompt
@@ -74,6 +75,7 @@ class Inputs:
         _check_support(config, model)
         tokenizer = load_tokenizer(config.model.path)
         _check_prompts(config, tokenizer, train, heldout)
+        check_conversations(config, tokenizer, [*train, *heldout])
         probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
         return cls(source, heldout, tokenizer, probe[:64], sets.luggage, sets.digests)
 

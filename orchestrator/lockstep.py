@@ -10,9 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from ray.exceptions import RayActorError
-
-from orchestrator.fleet import Fleet, Member
+from orchestrator.fleet import ACTOR_FAILURES, Fleet, Member
 from orchestrator.rollouts import Sampler, StreamingSampler, stream_samples
 from orchestrator.waits import within
 from sdpo.config import RunConfig
@@ -121,7 +119,7 @@ class LockstepSampler:
                             owner.arrived.put_nowait((header, rollout))
                     if owners:
                         raise InfrastructureError(f"{member.name} left {len(owners)} samples of a batch unfinished")
-                except (RayActorError, InfrastructureError) as error:
+                except ACTOR_FAILURES as error:
                     self._fleet.report(member, handle, error)
 
 

@@ -66,6 +66,7 @@ async def _next_group(buffer: asyncio.Queue[Group], config: RunConfig) -> Group:
     """Backstop: the waits inside the producer name the actor that is late long before this one ends."""
     deadlines = config.deadlines
     longest_s = deadlines.start_s + deadlines.weights_s + config.env.max_attempts * deadlines.environment_s
+    longest_s += config.env.attempt_s
     longest_s += 2 * (deadlines.generate_s + deadlines.score_s)
     return await within(buffer.get(), actor="producer", stage="the next group", timeout_s=longest_s)
 

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayTaskError
 
-from orchestrator.fleet import Fleet, Member
+from orchestrator.fleet import ACTOR_FAILURES, Fleet, Member
 from orchestrator.waits import stream_within, within
 from sdpo.errors import InfrastructureError
 from sdpo.types import GenerationRequest, RolloutHeader, TurnRequest
@@ -56,7 +56,7 @@ class StreamingSampler:
                         yield header, rollout
                     if missing:
                         raise InfrastructureError(f"{member.name} ended with samples {sorted(missing)} unfinished")
-                except (RayActorError, InfrastructureError) as error:
+                except ACTOR_FAILURES as error:
                     self._fleet.report(member, handle, error)
 
     async def extend(self, turn: TurnRequest, previous: Any) -> tuple[RolloutHeader, Any]:
@@ -69,7 +69,7 @@ class StreamingSampler:
                     if len(found) != 1:
                         raise InfrastructureError(f"{member.name} gave {len(found)} turns for one")
                     return found[0]
-                except (RayActorError, InfrastructureError) as error:
+                except ACTOR_FAILURES as error:
                     self._fleet.report(member, handle, error)
                 except (ObjectLostError, RayTaskError) as error:
                     if not isinstance(error, ObjectLostError) and not isinstance(error.cause, ObjectLostError):

@@ -3,20 +3,17 @@
 import asyncio
 from typing import Any
 
-from ray.exceptions import RayActorError
-
 from env_workers.environment import Ending, Exchange, Observation, Reply
-from orchestrator.fleet import Fleet
+from orchestrator.fleet import ACTOR_FAILURES, Fleet
 from orchestrator.waits import within
 from sdpo.config import RunConfig
-from sdpo.errors import StageTimeout
 from sdpo.types import Task, Verdict
 
 History = tuple[Exchange, ...]
 
 
 class World:
-    """`attempt` names the session and is never used again for another attempt.
+    """`attempt` names the session: no other attempt that is under way has this name.
 
     A broken container, runner or worker is tried again elsewhere, after a pause that doubles; after `env.max_attempts`
     the answer is a verdict that carries `infrastructure_error`, and the caller drops and counts the attempt.
@@ -53,7 +50,7 @@ class World:
                 try:
                     wait = getattr(handle, method).remote(self._attempt, self._task, history, said)
                     answer = await within(wait, actor=member.name, stage=method, timeout_s=timeout_s)
-                except (RayActorError, StageTimeout) as error:
+                except ACTOR_FAILURES as error:
                     self._fleet.report(member, handle, error)
                     answer = broken(str(error).splitlines()[0])
             if isinstance(answer, Observation):
