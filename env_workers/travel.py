@@ -100,7 +100,7 @@ def discard(folder: Path | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     lock = _LOCKS.pop(str(folder), None)
     if lock is not None:
-        Path(lock.name).unlink(missing_ok=True)
+        folder.with_suffix(".lock").unlink(missing_ok=True)
         lock.close()
 
 

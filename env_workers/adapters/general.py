@@ -17,9 +17,9 @@ def records(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator
     """One task a record.
 
     Options: `environment` and `prompt` must be given. `prompt` and `system` are templates in which {field} stands for
-    that field of the record ({{name}} is the text "{name}"; braces around anything else are text). `id`: the field with the task's id;
-    without it tasks are numbered. `payload`: the fields that the environment gets, as a list of names or as
-    {name in the payload: field}; without it, the whole record. `constants`: what every payload holds besides.
+    that field of the record ({{name}} is the text "{name}"; braces around anything else are text). `id`: the field with
+    the task's id; without it tasks are numbered. `payload`: the fields that the environment gets, as a list of names or
+    as {name in the payload: field}; without it, the whole record. `constants`: what every payload holds besides.
     """
     own = ("environment", "prompt", "system", "id", "payload", "constants")
     chosen = Options("records", options, own)
