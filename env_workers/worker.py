@@ -19,7 +19,8 @@ from env_workers.environment import (
     Session,
     load_environment,
 )
-from env_workers.sandbox.bubblewrap import CLOSE_TIMEOUT_S, GRACE_S, START_TIMEOUT_S
+from env_workers.sandbox.bubblewrap import CLOSE_TIMEOUT_S, START_TIMEOUT_S
+from env_workers.sandbox.client import GRACE_S
 from env_workers.sandbox.lease import FAULTS_TO_BLAME
 from env_workers.sandbox.locked import SandboxPool
 from env_workers.sessions import History, Sessions, close

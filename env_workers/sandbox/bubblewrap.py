@@ -6,6 +6,8 @@ environment; a root of what Python needs, read-only, and a small work folder in 
 
 import contextlib
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -14,19 +16,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from env_workers.runner.bundle import ENVIRONMENT, boot_command
 from env_workers.sandbox import diagnosis
-from env_workers.sandbox.framing import FrameError, read_frame, write_frame
+from env_workers.sandbox.channel import Channel, PipeStream
+from env_workers.sandbox.client import RunnerClient, RunnerConversation
+from env_workers.sandbox.protocol import Mode
 from env_workers.sandbox.seccomp import seccomp_filter
 from sdpo.config import BubblewrapSandbox
 from sdpo.errors import InfrastructureError, SandboxUnavailable
 
 MINIMUM_VERSION = (0, 8, 0)
 START_TIMEOUT_S = 30.0
-GRACE_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
-WORK_DIR_MIB = 64
 NOBODY = "65534"
-CODE_DIR = "/run/runner"
 PYTHON_DIR = "/run/python"
 _ISOLATION = (
     "--unshare-user",
@@ -43,9 +45,8 @@ _ISOLATION = (
     *("--cap-drop", "ALL"),
     "--clearenv",
 )
-_PACKAGE = Path(__file__).resolve().parents[1]
-_RUNNER_FILES = ("__init__.py", "runner.py", "sandbox/__init__.py", "sandbox/framing.py", "sandbox/init.py")
-_BOOT = f"import sys; sys.path[0] = {CODE_DIR!r}; from env_workers.sandbox.init import serve; del sys.path[0]; serve()"
+_COUNTS_PROCESSES_BY_NAMESPACE = (5, 14)
+"""From this kernel on RLIMIT_NPROC counts the processes of a user namespace; before, all of the host's user."""
 
 
 class Bubblewrap:
@@ -54,18 +55,18 @@ class Bubblewrap:
     def __init__(self, config: BubblewrapSandbox, owner: str = "", bwrap: str | None = None) -> None:
         self._config, self._owner, self._bwrap = config, owner, bwrap
         self._process: subprocess.Popen[bytes] | None = None
-        self._num_executions = 0
-        self._dirty: str | None = None
+        self._client: RunnerClient | None = None
 
     def start(self) -> Mapping[str, Any]:
         """See `Sandbox.start`. The thread that calls this must outlive the sandbox (bwrap dies with it)."""
         bwrap = self._bwrap or find_bwrap()
         self._process = self._spawn(bwrap)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert pipe is not None
-            os.set_blocking(pipe.fileno(), False)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        stream = PipeStream(self._process.stdout.fileno(), self._process.stdin.fileno())
+        client = RunnerClient(Channel(stream), self._config, own_uid=_kernel() >= _COUNTS_PROCESSES_BY_NAMESPACE)
         try:
-            facts = self._receive(START_TIMEOUT_S)
+            facts = client.boot(START_TIMEOUT_S)
         except InfrastructureError as error:
             complaint = self._last_words()
             self.close()
@@ -73,33 +74,34 @@ class Bubblewrap:
             if line is not None:
                 raise SandboxUnavailable(line) from None
             raise InfrastructureError(f"{error}: {complaint[-500:]}") from None
-        return {"kind": "bubblewrap", "bwrap": bwrap, "python": facts["python"], "uid": facts["uid"]}
+        self._client = client
+        return {"kind": "bubblewrap", "bwrap": bwrap, **facts}
 
-    def execute(self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float) -> Any:
+    def execute(
+        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
+    ) -> Any:
         """See `Sandbox.execute`."""
-        limits = {
-            "time_limit_s": time_limit_s,
-            "wall_time_s": self._config.wall_time_s,
-            "memory_bytes": self._config.memory_mib * 2**20,
-            "max_processes": self._config.max_processes,
-            "max_output_bytes": self._config.max_output_bytes,
-        }
-        self._num_executions += 1
-        self._send({"source": source, "calls": calls, "limits": limits})
-        answer = self._receive(self._config.wall_time_s + GRACE_S)
-        if not isinstance(answer, dict) or not isinstance(answer.get("outcomes"), list):
-            raise InfrastructureError("the sandbox sent an answer without outcomes")
-        self._dirty = answer.get("dirty")
-        return answer["outcomes"]
+        return self._running().execute(source, calls, time_limit_s, shared)
+
+    def converse(
+        self, mode: Mode, program: Mapping[str, Any], time_limit_s: float, wall_time_s: float | None = None
+    ) -> RunnerConversation:
+        """See `Sandbox.converse`."""
+        return self._running().converse(mode, program, time_limit_s, wall_time_s)
 
     @property
     def worn(self) -> bool:
         """See `Sandbox.worn`."""
-        return self._dirty is not None or self._num_executions >= self._config.max_executions
+        return self._running().worn
+
+    @property
+    def why_worn(self) -> str:
+        """See `Sandbox.why_worn`."""
+        return self._running().why_worn
 
     def close(self) -> None:
         """See `Sandbox.close`."""
-        process, self._process = self._process, None
+        process, self._process, self._client = self._process, None, None
         if process is None:
             return
         process.kill()
@@ -117,7 +119,7 @@ class Bubblewrap:
             os.write(filter_out, program)
             os.close(filter_out)
             return subprocess.Popen(
-                [bwrap, "--seccomp", str(filter_in), *_arguments()],
+                [bwrap, "--seccomp", str(filter_in), *_arguments(self._config)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -130,28 +132,18 @@ class Bubblewrap:
         finally:
             os.close(filter_in)
 
-    def _send(self, message: Any) -> None:
-        try:
-            write_frame(self._running().stdin.fileno(), message, GRACE_S)  # type: ignore[union-attr]
-        except FrameError as error:
-            raise InfrastructureError(f"the sandbox {error}") from None
-
-    def _receive(self, timeout_s: float) -> Any:
-        try:
-            return read_frame(self._running().stdout.fileno(), timeout_s)  # type: ignore[union-attr]
-        except FrameError as error:
-            raise InfrastructureError(f"the sandbox {error}") from None
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
+    def _running(self) -> RunnerClient:
+        if self._client is None:
             raise InfrastructureError("the sandbox is not running")
-        return self._process
+        return self._client
 
     def _last_words(self) -> str:
-        process = self._running()
+        process = self._process
+        assert process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
         assert process.stderr is not None
+        os.set_blocking(process.stderr.fileno(), False)
         return (process.stderr.read() or b"").decode(errors="replace").strip()
 
 
@@ -173,30 +165,19 @@ def _version(bwrap: str) -> tuple[int, ...]:
         return ()
 
 
-def _arguments() -> list[str]:
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
+
+
+def _arguments(limits: BubblewrapSandbox) -> list[str]:
     python, binds = _python()
     arguments = [*_ISOLATION]
-    for name, value in _environment().items():
+    for name, value in {**ENVIRONMENT, "LD_LIBRARY_PATH": f"{PYTHON_DIR}/lib"}.items():
         arguments += ["--setenv", name, value]
     arguments += [*_system_folders(), *binds]
-    for file in _RUNNER_FILES:
-        arguments += ["--ro-bind", str(_PACKAGE / file), f"{CODE_DIR}/env_workers/{file}"]
     arguments += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    arguments += ["--size", str(WORK_DIR_MIB * 2**20), "--perms", "0700", "--tmpfs", "/tmp"]
-    return [*arguments, "--remount-ro", "/", "--chdir", "/", "--", python, "-S", "-s", "-B", "-c", _BOOT]
-
-
-def _environment() -> dict[str, str]:
-    """A fixed hash seed keeps the order of sets, and so verdicts and feedback, the same in every sandbox."""
-    return {
-        "PATH": "/usr/bin:/bin",
-        "HOME": "/tmp",
-        "LANG": "C.UTF-8",
-        "LD_LIBRARY_PATH": f"{PYTHON_DIR}/lib",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONHASHSEED": "0",
-        "PYTHONUTF8": "1",
-    }
+    arguments += ["--size", str(limits.disk_mib * 2**20), "--perms", "0700", "--tmpfs", "/tmp"]
+    return [*arguments, "--remount-ro", "/", "--chdir", "/", "--", *boot_command(python)]
 
 
 def _system_folders() -> list[str]:

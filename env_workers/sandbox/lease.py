@@ -29,13 +29,15 @@ class SandboxLease:
         self.facts: dict[str, Any] = {}
         self.num_started = 0
 
-    def execute(self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float) -> Any:
+    def execute(
+        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
+    ) -> Any:
         """See `Executor.execute`. A faulty program costs at most three executions, each with its own deadline."""
         fresh_faults = 0
         while True:
             fresh = self._ensure()
             try:
-                return self._run(source, calls, time_limit_s)
+                return self._run(source, calls, time_limit_s, shared)
             except InfrastructureError as error:
                 self.close()
                 fresh_faults += fresh
@@ -79,9 +81,9 @@ class SandboxLease:
             self.close()
             raise InfrastructureError(f"the canary program failed in a fresh sandbox: {records!r:.200}")
 
-    def _run(self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float) -> Any:
+    def _run(self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, shared: bool = False) -> Any:
         assert self._sandbox is not None
-        records = self._sandbox.execute(source, calls, time_limit_s)
+        records = self._sandbox.execute(source, calls, time_limit_s, shared=shared)
         # SIGKILL that the sandbox did not send: the machine is out of memory, or the program killed itself.
         if any(isinstance(r, dict) and r.get("status") == "killed" and r.get("code") == SIGKILL for r in records):
             raise InfrastructureError("the program's process was killed from outside")

@@ -11,7 +11,8 @@ Mode = Literal["candidate", "asserts"]
 class Ended:
     """A conversation's last word: how the process inside ended.
 
-    `outcome` is a record as `Sandbox.execute` makes them; its status is `finished` where the process was through.
+    `outcome` is a record as `Sandbox.execute` makes them: a limit, exited (code), killed (code), garbled, or
+    stopped (by `Conversation.close`).
     """
 
     outcome: Mapping[str, Any]
@@ -57,17 +58,26 @@ class Sandbox(Protocol):
     ) -> Conversation:
         """Starts a process that talks; no other execution until the conversation is closed.
 
-        mode candidate, program {"source"}: loads the program once; every message {"function", "args", "kwargs"}, with
-        values encoded, is answered by an outcome record. mode asserts, program {"functions", "source", "groups"}:
-        runs the asserts; says {"ask": {"function", "args", "kwargs"}} and waits for that call's outcome record as the
-        answer, or {"outcome": record} once a group. time_limit_s is the longest the process may work without a word
-        while nothing is asked of the host; wall_time_s (default: the sandbox's) the longest it may live.
+        mode candidate, program {"source"}: loads the program once and says {"status": "ready"}; every message
+        {"function", "args", "kwargs"}, with values encoded, is answered by an outcome record.
+
+        mode asserts, program {"functions", "source", "groups"}: runs the asserts; says {"ask": {"function", "args",
+        "kwargs"}} and waits for that call's outcome record as the answer, {"outcome": record} once a group, and at
+        last {"finished": true}.
+
+        time_limit_s is the longest the process may work without a word while nothing is asked of the host;
+        wall_time_s (default: the sandbox's) the longest it may live.
         """
         ...
 
     @property
     def worn(self) -> bool:
         """True when it must be replaced before the next execution: used up, or dirty. May wait for its clean-up."""
+        ...
+
+    @property
+    def why_worn(self) -> str:
+        """Why, when it is worn: executions, memory_limit, process_limit, unclean or lost."""
         ...
 
     def close(self) -> None:

@@ -1,0 +1,108 @@
+"""The process of one execution. It is forked ahead of its request and waits; it never serves a second one.
+
+To it: a size (big-endian uint32) and that many bytes of JSON, first the request, then messages. From it: lines, each
+of them `!` (it goes on) or `?` (it waits for a message), and JSON.
+"""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from env_workers.runner.asserts import run_asserts
+from env_workers.runner.limits import WORK_DIR, Settings, enter_limits, set_dumpable
+from env_workers.runner.program import raised, run_program, serve_calls
+from env_workers.runner.stdio import FdStdio
+
+GOES_ON, WAITS = b"!", b"?"
+
+
+def run_child(settings: Settings, fd: int) -> NoReturn:
+    """All there is to this process. `fd` is its end of a stream socket to PID 1; it keeps no other descriptor."""
+    try:
+        link = _Link(fd)
+        _enter(settings, fd)
+        stdio = FdStdio(settings["max_output_bytes"], WORK_DIR)
+        request = link.read()
+        if request is not None:
+            _MODES[request["mode"]](request, link, stdio)
+    except MemoryError:
+        link.say(GOES_ON, {"status": "memory_limit"})
+    except Exception as error:  # for example no descriptor left for the next test's streams: the program's own doing
+        link.say(GOES_ON, raised(error))
+    finally:
+        os._exit(0)
+
+
+def _enter(settings: Settings, fd: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.closerange(3, fd)
+    os.closerange(fd + 1, 2**16)
+    set_dumpable(True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    random.seed(0)
+    os.chdir(WORK_DIR)
+    enter_limits(settings)
+
+
+class _Link:
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def read(self) -> Any:
+        """The next message, None when there will be none."""
+        size = self._read_exactly(4)
+        data = self._read_exactly(int.from_bytes(size, "big")) if size else None
+        return None if data is None else json.loads(data)
+
+    def say(self, mark: bytes, message: Any) -> None:
+        line = memoryview(mark + json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        while line:
+            line = line[os.write(self.fd, line) :]
+
+    def ask(self, message: Any) -> Any:
+        self.say(WAITS, message)
+        answer = self.read()
+        if answer is None:
+            os._exit(0)
+        return answer
+
+    def _read_exactly(self, size: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < size:
+            chunk = os.read(self.fd, size - len(data))
+            if not chunk:
+                return None
+            data += chunk
+        return bytes(data)
+
+
+def _run_calls(request: dict[str, Any], link: _Link, stdio: FdStdio) -> None:
+    for outcome in run_program(request["source"], request["calls"], stdio=stdio, shared=request["shared"]):
+        link.say(GOES_ON, outcome)
+
+
+def _run_candidate(request: dict[str, Any], link: _Link, stdio: FdStdio) -> None:
+    def calls() -> Iterator[dict[str, Any]]:
+        link.say(WAITS, {"status": "ready"})  # the program is loaded, or failed to
+        while (message := link.read()) is not None:
+            yield {"function": message["function"], "inputs": message["args"], "kwargs": message["kwargs"]}
+
+    for outcome in serve_calls(request["source"], calls(), stdio):
+        link.say(WAITS, outcome)
+
+
+def _run_asserts(request: dict[str, Any], link: _Link, stdio: FdStdio) -> None:
+    outcomes = run_asserts(
+        request["source"], request["groups"], request["functions"], lambda message: link.ask({"ask": message})
+    )
+    for outcome in outcomes:
+        link.say(GOES_ON, {"outcome": outcome})
+    link.say(GOES_ON, {"finished": True})
+
+
+_MODES = {"calls": _run_calls, "candidate": _run_candidate, "asserts": _run_asserts}

@@ -1,0 +1,80 @@
+"""Values as JSON: a closed set of exact built-in types, so that what a program returns cannot pretend.
+
+None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict; no subclass of them, no pickle.
+"""
+
+from typing import Any
+
+MAX_DEPTH = 64
+
+
+class UnsupportedError(Exception):
+    """A value outside the closed set of types. The message says what it is, for example `a value of type object`."""
+
+
+class TooLargeError(Exception):
+    """A value whose encoding would pass its byte budget."""
+
+
+def encode(value: Any, budget_bytes: int) -> Any:
+    """JSON for None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict: exact types only.
+
+    Raises UnsupportedError for any other type (subclasses too) and beyond MAX_DEPTH, TooLargeError beyond the budget.
+    """
+    left = [budget_bytes]
+
+    def visit(value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind in (list, tuple, set, frozenset, dict):
+            if depth == MAX_DEPTH:
+                raise UnsupportedError("a value that is nested too deeply")
+            left[0] -= 16 * (1 + len(value))
+        elif kind is int:
+            left[0] -= 16 + value.bit_length() // 4
+        else:
+            left[0] -= 16 + (4 * len(value) if kind in (str, bytes) else 0)
+        if left[0] < 0:
+            raise TooLargeError
+        if kind is dict:
+            return ["dict", [[visit(key, depth + 1), visit(item, depth + 1)] for key, item in value.items()]]
+        if kind in (list, tuple, set, frozenset):
+            return [kind.__name__, [visit(item, depth + 1) for item in value]]
+        return _encode_scalar(value)
+
+    return visit(value, 0)
+
+
+def _encode_scalar(value: Any) -> Any:
+    kind = type(value)
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int:
+        return value if abs(value) < 2**63 else ["int", hex(value)]
+    if kind is float:
+        return ["float", value.hex()]
+    if kind is complex:
+        return ["complex", value.real.hex(), value.imag.hex()]
+    if kind is bytes:
+        return ["bytes", value.hex()]
+    raise UnsupportedError(f"a value of type {kind.__name__[:60]}")
+
+
+def decode(data: Any) -> Any:
+    """The inverse of `encode`. Raises ValueError for anything that `encode` does not make."""
+    if data is None or type(data) in (bool, int, str):
+        return data
+    try:
+        name, *rest = data
+        if name == "int":
+            return int(rest[0], 16)
+        if name == "float":
+            return float.fromhex(rest[0])
+        if name == "complex":
+            return complex(float.fromhex(rest[0]), float.fromhex(rest[1]))
+        if name == "bytes":
+            return bytes.fromhex(rest[0])
+        if name == "dict":
+            return {decode(key): decode(item) for key, item in rest[0]}
+        return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[name]([decode(i) for i in rest[0]])
+    except (TypeError, KeyError, IndexError, OverflowError, ValueError, RecursionError):
+        raise ValueError("not an encoded value") from None

@@ -1,0 +1,39 @@
+"""Frames between the host and the runner. Standard library only.
+
+A frame is two big-endian uint32 sizes, a head (a JSON object) and a body (bytes). What a program made travels in
+bodies only, so that neither side can take it for the protocol.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+MAX_HEAD_BYTES = 2**16
+MAX_FRAME_BYTES = 16 * 2**20
+SIZES = struct.Struct(">II")
+
+
+def pack(head: Mapping[str, Any], body: bytes = b"") -> bytes:
+    """The bytes of one frame."""
+    data = json.dumps(head, separators=(",", ":")).encode()
+    return SIZES.pack(len(data), len(body)) + data + body
+
+
+def check_sizes(data: bytes) -> tuple[int, int]:
+    """The sizes of head and body. Raises ValueError for sizes out of bounds; the message completes `sent ...`."""
+    head, body = SIZES.unpack(data)
+    if head > MAX_HEAD_BYTES or body > MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {head} and {body} bytes")
+    return head, body
+
+
+def parse_head(data: bytes) -> dict[str, Any]:
+    """The head. Raises ValueError for anything but a JSON object; the message completes `sent ...`."""
+    try:
+        head = json.loads(data)
+    except (ValueError, RecursionError):
+        head = None
+    if not isinstance(head, dict):
+        raise ValueError("a frame whose head is not a JSON object")
+    return head

@@ -1,0 +1,113 @@
+"""Limits of one execution: those the kernel keeps, those that are watched, and the names of those that were passed."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+import signal
+from typing import Any
+
+WORK_DIR = "/tmp"
+Settings = dict[str, Any]
+
+_PR_SET_DUMPABLE = 4
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether other processes of the same user may trace this one and read its memory and descriptors."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def enter_limits(settings: Settings) -> None:
+    """Sets the kernel's limits for this process and its children, which become the first victims when memory ends.
+
+    The soft limit of processor time has a signal of its own; the hard one's SIGKILL would look like the machine's.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    cpu_s = -int(-settings["cpu_time_s"] // 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
+    limits = {
+        resource.RLIMIT_AS: settings["memory_bytes"],
+        resource.RLIMIT_FSIZE: settings["max_file_bytes"],
+        resource.RLIMIT_NOFILE: settings["max_open_files"],
+        resource.RLIMIT_CORE: 0,
+    }
+    if settings["own_uid"]:  # the kernel counts processes by user
+        limits[resource.RLIMIT_NPROC] = settings["max_processes"]
+    for which, value in limits.items():
+        resource.setrlimit(which, (value, value))
+
+
+def limit_behind(error: BaseException) -> str | None:
+    """The limit that made the kernel refuse what a program asked for, None when it was something else."""
+    if isinstance(error, OSError):
+        if error.errno == errno.EMFILE:
+            return "file_limit"
+        if error.errno == errno.EFBIG:
+            return "file_size_limit"
+        if error.errno == errno.ENOSPC:
+            return "disk_limit" if os.statvfs(WORK_DIR).f_favail else "file_limit"
+        if error.errno == errno.EAGAIN and _num_tasks(_pids()) >= resource.getrlimit(resource.RLIMIT_NPROC)[0]:
+            return "process_limit"
+    if type(error) is RuntimeError and error.args == ("can't start new thread",):
+        return "process_limit"
+    return None
+
+
+def limit_behind_signal(number: int) -> str | None:
+    """The limit whose signal ended a process."""
+    limits = {int(signal.SIGXCPU): "cpu_limit", int(signal.SIGXFSZ): "file_size_limit"}
+    return limits.get(number)
+
+
+def passed_limit(settings: Settings, num_files_before: int) -> str | None:
+    """The limit that all processes of an execution together have passed. Called by PID 1 now and then.
+
+    What the kernel limits by itself is not the whole: RLIMIT_NPROC does not bind host root, RLIMIT_AS counts one
+    process, and not every work folder has a bound on its number of files.
+    """
+    pids = _pids()
+    if len(pids) > settings["max_processes"] or _num_tasks(pids) > settings["max_processes"]:
+        return "process_limit"
+    if num_files() - num_files_before > settings["max_files"]:
+        return "file_limit"
+    if sum(map(_touched_bytes, pids)) > settings["memory_bytes"]:
+        return "memory_limit" if sum(map(_owned_bytes, pids)) > settings["memory_bytes"] else None
+    return None
+
+
+def num_files() -> int:
+    """Files and folders in the work folder, nameless ones too."""
+    state = os.statvfs(WORK_DIR)
+    return state.f_files - state.f_ffree
+
+
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+
+
+def _num_tasks(pids: list[str]) -> int:
+    count = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            count += len(os.listdir(f"/proc/{pid}/task"))
+    return count
+
+
+def _touched_bytes(pid: str) -> int:
+    """Memory of a process, what it shares with others in full. Cheap."""
+    return _sum_kib(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:"))
+
+
+def _owned_bytes(pid: str) -> int:
+    """Memory of a process, what it shares with others in equal parts; costs more, and a process may forbid it."""
+    owned = _sum_kib(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:"))
+    return owned or _touched_bytes(pid)
+
+
+def _sum_kib(path: str, names: tuple[bytes, ...]) -> int:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return sum(1024 * int(line.split()[1]) for line in file.read().splitlines() if line.startswith(names))
+    return 0

@@ -1,0 +1,177 @@
+"""Runs one program, in the current process: no isolation here, and no limit but that on its output."""
+
+import builtins
+import contextlib
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from env_workers.runner.codec import TooLargeError, UnsupportedError, decode, encode
+from env_workers.runner.limits import limit_behind
+from env_workers.runner.stdio import OutputFlood, Stdio
+
+PROGRAM_FILE = "Solution.py"
+MAX_FRAMES = 3
+MAX_MESSAGE_CHARS = 1000
+Outcome = dict[str, Any]
+
+
+def run_program(
+    source: str,
+    calls: Sequence[Mapping[str, Any]],
+    max_output_bytes: int = 65536,
+    stdio: Stdio | None = None,
+    shared: bool = False,
+) -> Iterator[Outcome]:
+    """One outcome for each call, in order, each in a fresh module, or with `shared` all in one."""
+    stdio = stdio or Stdio(max_output_bytes)
+    if shared:
+        yield from serve_calls(source, calls, stdio)
+        return
+    code = compile_program(source)
+    for call in calls:
+        yield dict(code) if isinstance(code, dict) else _run_call(code, call, stdio)
+
+
+def serve_calls(source: str, calls: Iterable[Mapping[str, Any]], stdio: Stdio) -> Iterator[Outcome]:
+    """As `run_program` for functional calls that arrive one by one; the program is loaded once, before the first.
+
+    What stopped it from loading is the outcome of every call.
+    """
+    code = compile_program(source)
+    with _module("solution") as namespace:
+        failure = code if isinstance(code, dict) else _load(code, namespace, stdio)
+        for call in calls:
+            yield dict(failure) if failure else _captured(stdio, "", partial(_call, namespace, call, stdio))
+
+
+def compile_program(source: str) -> types.CodeType | Outcome:
+    """The program's code, or the outcome of every call of one that cannot be compiled."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        lines = source.splitlines()
+        line = error.lineno if error.lineno and error.lineno <= len(lines) else len(lines)
+        text = lines[line - 1].strip() if line else ""
+        return _syntax_error(type(error).__name__, str(error.msg), line, text)
+    except MemoryError:
+        return {"status": "memory_limit"}
+    except (ValueError, RecursionError, OverflowError) as error:
+        return _syntax_error(type(error).__name__, "the program cannot be compiled", 0, "")
+
+
+def raised(error: BaseException, file: str = PROGRAM_FILE) -> Outcome:
+    """The record of an exception with its innermost frames in `file`; of one that a limit caused, that limit."""
+    if limit := limit_behind(error):
+        return {"status": limit}
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == file:
+            frames.append([step.tb_lineno, step.tb_frame.f_code.co_name[:100]])
+        step = step.tb_next
+    try:
+        message = str(error)
+    except BaseException:  # __str__ is the program's own code
+        message = ""
+    name = type(error).__name__[:100]
+    return {"status": "raised", "type": name, "message": message[:MAX_MESSAGE_CHARS], "frames": frames[-MAX_FRAMES:]}
+
+
+def _syntax_error(name: str, message: str, line: int, source: str) -> Outcome:
+    return {"status": "syntax_error", "type": name, "message": message, "line": line, "source": source[:250]}
+
+
+def _run_call(code: types.CodeType, call: Mapping[str, Any], stdio: Stdio) -> Outcome:
+    if call["kind"] == "stdin":
+        with _module("__main__") as namespace:
+            return _captured(stdio, call["input"], lambda: _script(code, namespace))
+    with _module("solution") as namespace:
+        return _captured(stdio, "", lambda: _load_and_call(code, namespace, call, stdio))
+
+
+@contextlib.contextmanager
+def _module(name: str) -> Iterator[dict[str, Any]]:
+    """The namespace of a fresh module, which `import` finds while the context lasts."""
+    module = types.ModuleType(name)
+    module.__dict__["__builtins__"] = builtins
+    outer = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        yield module.__dict__
+    finally:
+        if outer is None:
+            sys.modules.pop(name, None)
+        else:
+            sys.modules[name] = outer
+
+
+def _script(code: types.CodeType, namespace: dict[str, Any]) -> Outcome:
+    try:
+        exec(code, namespace)
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
+    return {"status": "printed"}
+
+
+def _load(code: types.CodeType, namespace: dict[str, Any], stdio: Stdio) -> Outcome | None:
+    def load() -> Outcome:
+        exec(code, namespace)
+        return {"status": "loaded"}
+
+    outcome = _captured(stdio, "", load)
+    return None if outcome["status"] == "loaded" else outcome
+
+
+def _load_and_call(code: types.CodeType, namespace: dict[str, Any], call: Mapping[str, Any], stdio: Stdio) -> Outcome:
+    exec(code, namespace)
+    return _call(namespace, call, stdio)
+
+
+def _call(namespace: dict[str, Any], call: Mapping[str, Any], stdio: Stdio) -> Outcome:
+    function = _find_function(namespace, call["function"])
+    kwargs = {name: decode(value) for name, value in call.get("kwargs", {}).items()}
+    value = function(*[decode(item) for item in call["inputs"]], **kwargs)
+    return {"status": "returned", "value": encode(value, stdio.max_output_bytes)}
+
+
+def _find_function(namespace: dict[str, Any], name: str) -> Any:
+    if name in namespace:
+        return namespace[name]
+    solution = namespace.get("Solution")
+    if isinstance(solution, type) and hasattr(solution, name):
+        return getattr(solution(), name)
+    raise NameError(f"the program does not define {name}")
+
+
+def _captured(stdio: Stdio, text: str, body: Callable[[], Outcome]) -> Outcome:
+    """What `body` makes or how it fails, with `text` on stdin and its output kept."""
+    stdio.enter(text)
+    try:
+        outcome = _guarded(body)
+    finally:
+        written = stdio.leave()
+    if written is None and outcome["status"] != "memory_limit":
+        return {"status": "output_limit"}
+    if outcome["status"] == "printed":
+        outcome["text"] = (written or b"").decode("utf-8", "replace")
+    return outcome
+
+
+def _guarded(body: Callable[[], Outcome]) -> Outcome:
+    try:
+        return body()
+    except (TooLargeError, OutputFlood):
+        return {"status": "output_limit"}
+    except UnsupportedError as error:
+        return {"status": "returned_other", "type": str(error)}
+    except MemoryError:
+        return {"status": "memory_limit"}
+    except BaseException as error:  # a program may raise anything, KeyboardInterrupt included
+        return raised(error)

@@ -1,0 +1,200 @@
+"""PID 1 of a sandbox: serves executions, each in a fresh process. Standard library only.
+
+After the boot (see `env_workers.runner.bundle`) the host sends frames. Heads: {"op": "run", "num_calls",
+"time_limit_s", "wall_time_s", "max_line_bytes"} or {"op": "converse", "strict" instead of "num_calls"}, the body being
+the request of `env_workers.runner.child`; in a conversation {"op": "tell"}, the body being a message, or {"op": "end"}.
+
+Answers. To run: {"ended", "lines", "oom"}, the body being that many lines. In a conversation: {"waits"} with what the
+process said, at last {"ended", "oom"}. After either, when everything but PID 1 was killed and reaped and the folders
+are empty: {"clean": what is left anyway, or None}.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from env_workers.runner.buffer import Buffer
+from env_workers.runner.child import GOES_ON, WAITS, run_child
+from env_workers.runner.cleanup import Cleaner, kill_all
+from env_workers.runner.framing import SIZES, check_sizes, pack, parse_head
+from env_workers.runner.limits import Settings, set_dumpable
+from env_workers.runner.watch import Outcome, Watch
+
+ANSWER_TIMEOUT_S = 5.0
+PRELOADED = (
+    "array",
+    "bisect",
+    "collections",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "itertools",
+    "math",
+    "operator",
+    "re",
+    "statistics",
+    "string",
+    "textwrap",
+    "traceback",
+    "typing",
+)
+
+
+def serve(digest: str) -> NoReturn:
+    """Answers on descriptors 0 and 1 until the other side closes. Refuses to run outside a PID namespace."""
+    if os.getpid() != 1:
+        raise SystemExit("this process kills every other process that it can see: it only runs as PID 1 of a sandbox")
+    set_dumpable(False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir("/")
+    for name in PRELOADED:
+        importlib.import_module(name)
+    os.set_blocking(1, False)
+    settings, body = _read_frame()
+    body.close()
+    server = _Server(settings)
+    gc.collect()
+    gc.freeze()
+    _write(pack({"ready": True, "python": sys.version.split()[0], "uid": os.getuid(), "sha256": digest}))
+    while True:
+        server.serve_one()
+
+
+class _Server:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._cleaner = Cleaner()
+        self._fork_spare()
+
+    def serve_one(self) -> None:
+        """One execution, from its request to a clean sandbox with the next process waiting in it."""
+        head, body = _read_frame()
+        if head["op"] not in ("run", "converse"):
+            body.close()  # a word to a conversation that had just ended
+            return
+        watch = Watch(self._spare, self._spare_fd, self._settings, head, listening=head["op"] == "converse")
+        watch.tell(body)
+        if head["op"] == "run":
+            self._run(watch, head["num_calls"])
+        else:
+            self._converse(watch, head["strict"])
+        watch.close()
+        kill_all()
+        _write(pack({"clean": self._cleaner.clean_up()}))
+        self._fork_spare()
+
+    def _fork_spare(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._spare = os.fork()
+        if self._spare == 0:
+            run_child(self._settings, theirs.detach())
+        theirs.close()
+        ours.setblocking(False)
+        self._spare_fd = ours.detach()
+
+    def _run(self, watch: Watch, num_calls: int) -> None:
+        ended = None
+        while ended is None and len(watch.lines) < num_calls:
+            ended = watch.step()
+        lines = watch.lines[:num_calls]
+        head = self._last_word(ended if len(lines) < num_calls else None)
+        _write_frame({**head, "lines": len(lines)}, watch.said, sum(lines))
+
+    def _converse(self, watch: Watch, strict: bool) -> None:
+        """`strict`: the process may only answer; one that says more is cut off."""
+        ended = None
+        while ended is None:
+            ended = watch.step()
+            for length in watch.lines:
+                ended = ended or _forward(watch, length, strict)
+            watch.lines.clear()
+            watch.said.compact()
+            if watch.host_speaks and ended is None:
+                head, body = _read_frame()
+                if head["op"] == "tell":
+                    watch.tell(body)
+                else:
+                    body.close()
+                    ended = {"status": "stopped"}
+        _write(pack(self._last_word(ended)))
+
+    def _last_word(self, ended: Outcome | None) -> dict[str, Any]:
+        oom = self._cleaner.out_of_memory()
+        return {"ended": {"status": "memory_limit"} if oom and ended else ended, "oom": oom}
+
+
+def _forward(watch: Watch, length: int, strict: bool) -> Outcome | None:
+    """Hands one line of the process to the host; how that ended the conversation."""
+    mark = watch.said.first().to_bytes(1, "big")
+    if mark not in (GOES_ON, WAITS) or not watch.in_turn:
+        return {"status": "garbled"}
+    watch.said.skip(1)
+    _write_frame({"waits": mark == WAITS}, watch.said, length - 2)
+    watch.said.skip(1)
+    if mark == WAITS:
+        watch.hold()
+        return None
+    return {"status": "garbled"} if strict else None
+
+
+def _read_frame() -> tuple[dict[str, Any], Buffer]:
+    """The host's next frame; its body as a message of `env_workers.runner.child`. Ends this process with the host."""
+    head_size, body_size = check_sizes(_read(SIZES.size))
+    head = parse_head(_read(head_size))
+    body = Buffer(4 + body_size)
+    body.put(body_size.to_bytes(4, "big"))
+    while body.room:
+        if not body.fill(0):
+            os._exit(0)
+    return head, body
+
+
+def _read(size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = os.read(0, size - len(data))
+        if not chunk:
+            os._exit(0)
+        data += chunk
+    return data
+
+
+def _write_frame(head: Mapping[str, Any], body: Buffer, size: int) -> None:
+    data = pack(head)
+    _write(SIZES.pack(len(data) - SIZES.size, size) + data[SIZES.size :])
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while size:
+        _await_room(deadline)
+        with contextlib.suppress(BlockingIOError):
+            size -= body.drain(1, size)
+
+
+def _write(data: bytes) -> None:
+    left = memoryview(data)
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while left:
+        try:
+            left = left[os.write(1, left) :]
+        except BlockingIOError:
+            _await_room(deadline)
+
+
+def _await_room(deadline: float) -> None:
+    poller = select.poll()
+    poller.register(1, select.POLLOUT)
+    if not poller.poll(1000 * max(0.0, deadline - time.monotonic())):
+        os._exit(1)  # the host does not read
