@@ -83,6 +83,10 @@ class EnvWorker:
             **self._metrics.counts,
         }
 
+    def counts(self) -> dict[str, int]:
+        """Events since the start: see `EnvMetrics.counts`. Starts nothing."""
+        return self._metrics.counts
+
     def step(self, attempt: str, task: Task, history: History, reply: Reply) -> Observation | Verdict:
         """The world's answer to the model's turn after `history`; a verdict's `details.judge_s` is what it took.
 

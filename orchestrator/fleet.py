@@ -7,13 +7,14 @@ replacements of one member end the run.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorPlacementGroupRemoved, ActorUnschedulableError, RayActorError
 
 from orchestrator.failures import one_line
 from orchestrator.stacks import dump_stacks
@@ -21,14 +22,40 @@ from sdpo.errors import InfrastructureError, LearnerDied, StageTimeout
 
 log = logging.getLogger(__name__)
 
+ACTOR_FAILURES = (RayActorError, ActorUnschedulableError, ActorPlacementGroupRemoved, InfrastructureError)
+"""What a call of an actor raises when the actor, its node or a part of the system under it is broken."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+
 
 class Member:
     """One actor of a fleet. `load` counts the calls that it is serving."""
 
-    def __init__(self, name: str, handle: Any) -> None:
+    def __init__(self, name: str, handle: Any = None) -> None:
         self.name, self.handle = name, handle
-        self.load = self.restarts = 0
-        self.serving = False
+        self.load = self.starts = self.restarts = 0
+        """`starts`: replacements so far; `restarts`: those of them that count against `max_restarts`."""
+        self.serving = self.retiring = False
+        """A retiring member does not serve; the actor's sessions may end on it."""
+        self.sessions: set[str] = set()
+        """Attempts of several turns whose state this actor holds."""
+
+    @property
+    def actor_name(self) -> str:
+        """The present actor's; the names of a member's actors differ."""
+        return self.name if self.starts == 0 else f"{self.name}-r{self.starts}"
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether attempts that began here may go on here."""
+        return self.serving or self.retiring
+
+
+class Waiting:
+    """A caller that waits for a lease. `bound`: one particular member, which lives, is to take it."""
+
+    def __init__(self) -> None:
+        self.since_s = time.monotonic()
+        self.bound = False
 
 
 class Fleet:
@@ -56,7 +83,11 @@ class Fleet:
         self._max_load, self._max_restarts, self._lease_timeout_s = max_load, max_restarts, lease_timeout_s
         self._stacks, self._background = stacks, background
         self._changed = asyncio.Condition()
-        self.members = [Member(f"{role}-{i}", spawn(f"{role}-{i}")) for i in range(size)]
+        self._waiting: list[Waiting] = []
+        self._tasks = dict[asyncio.Task[None], Member | None]()
+        self.members = list[Member]()
+        for index in range(size):
+            self._add(f"{role}-{index}")
 
     async def start(self) -> None:
         """Prepare all members; the first failure is raised."""
@@ -70,7 +101,8 @@ class Fleet:
 
     @property
     def num_restarts(self) -> int:
-        return sum(m.restarts for m in self.members)
+        """Of the members that there are now."""
+        return sum(m.starts for m in self.members)
 
     @asynccontextmanager
     async def lease(
@@ -78,7 +110,7 @@ class Fleet:
     ) -> AsyncIterator[Member]:
         """The least loaded serving member, if possible not the one whose handle is `avoid`; or only this one.
 
-        While the actor with the handle `prefer` serves, that one and no other, even when it is full for now.
+        While the actor with the handle `prefer` lives, that one and no other, even when it is full for now.
         """
         member = await self._take(avoid, prefer, only)
         handle = member.handle
@@ -96,29 +128,72 @@ class Fleet:
             return
         member.serving = False
         log.warning("%s failed and is started again: %s", member.name, one_line(error))
-        self._background.create_task(self._replace(member, error))
+        self._run(self._replace(member, error), member)
 
     def kill(self) -> None:
-        """End every actor of the fleet."""
-        for member in self.members:
-            ray.kill(member.handle)
+        """End every actor of the fleet, and what it does in the background."""
+        for task in list(self._tasks):
+            task.cancel()
+        for member in list(self.members):
+            self._dismiss(member)
+
+    def _add(self, name: str) -> Member:
+        member = Member(name)
+        self._employ(member)
+        self.members.append(member)
+        return member
+
+    def _employ(self, member: Member) -> None:
+        """Give the member a new actor."""
+        member.load = 0
+        member.sessions.clear()
+        member.handle = self._spawn(member.actor_name)
+
+    def _dismiss(self, member: Member) -> None:
+        """End the member's actor."""
+        ray.kill(member.handle)
+
+    def _run(self, work: Coroutine[Any, Any, None], member: Member | None) -> None:
+        """In the background, for one member or for all, until the fleet ends; an error ends the run."""
+        task = self._background.create_task(work)
+        self._tasks[task] = member
+        task.add_done_callback(self._tasks.pop)
+
+    def _demand_changed(self) -> None:
+        """Called when somebody begins to wait for a lease."""
+
+    def _leased(self, wait_s: float) -> None:
+        """Called when somebody got a lease after `wait_s`."""
+
+    async def _counts(self, member: Member, error: BaseException) -> bool:
+        """Whether this failure counts against `max_restarts`."""
+        return True
 
     async def _take(self, avoid: Any, prefer: Any, only: Member | None) -> Member:
+        waiting = Waiting()
+
         def pick() -> Member | None:
             able = [m for m in self.members if m.serving and only in (None, m)]
-            able = [m for m in able if prefer is not None and m.handle is prefer] or able
-            free = [m for m in able if m.load < self._max_load]
+            bound = [] if prefer is None else [m for m in self.members if m.handle is prefer and m.may_continue]
+            waiting.bound = bool(bound)
+            free = [m for m in bound or able if m.load < self._max_load]
             return min(free, key=lambda m: (m.handle is avoid, m.load), default=None)
 
-        async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait_for(lambda: pick() is not None), self._lease_timeout_s)
-            except TimeoutError:
-                raise StageTimeout(self.role, "becoming free", self._lease_timeout_s) from None
-            member = pick()
-            assert member is not None
-            member.load += 1
-            return member
+        self._waiting.append(waiting)
+        self._demand_changed()
+        try:
+            async with self._changed:
+                try:
+                    await asyncio.wait_for(self._changed.wait_for(lambda: pick() is not None), self._lease_timeout_s)
+                except TimeoutError:
+                    raise StageTimeout(self.role, "becoming free", self._lease_timeout_s) from None
+                member = pick()
+                assert member is not None
+                member.load += 1
+        finally:
+            self._waiting.remove(waiting)
+        self._leased(time.monotonic() - waiting.since_s)
+        return member
 
     async def _admit(self, member: Member) -> None:
         await self._prepare(member)
@@ -127,19 +202,26 @@ class Fleet:
             self._changed.notify_all()
 
     async def _replace(self, member: Member, error: BaseException) -> None:
-        """Spawn and prepare until one serves; a replacement that fails before it serves counts as a restart, too."""
+        """Spawn and prepare until one serves; a replacement that fails before it serves counts as a restart, too.
+
+        The first replacement comes at once; before each further one there is a pause, so that an engine that is
+        started again has the time for it.
+        """
+        pause_s = 0.0
         while not member.serving:
-            member.restarts += 1
+            member.restarts += await self._counts(member, error)
             if isinstance(error, StageTimeout):
-                await asyncio.to_thread(dump_stacks, self._stacks / f"{member.name}-{member.restarts}")
+                await asyncio.to_thread(dump_stacks, self._stacks / f"{member.name}-{member.starts + 1}")
             if member.restarts > self._max_restarts:
                 raise InfrastructureError(f"{member.name} failed {member.restarts} times; last: {one_line(error)}")
-            ray.kill(member.handle)
-            member.handle = self._spawn(f"{member.name}-r{member.restarts}")
-            member.load = 0
+            self._dismiss(member)
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause_s))
+            member.starts += 1
+            self._employ(member)
             try:
                 await self._admit(member)
             except LearnerDied:
                 raise
-            except (RayActorError, InfrastructureError) as failure:
+            except ACTOR_FAILURES as failure:
                 error = failure

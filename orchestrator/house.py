@@ -6,18 +6,19 @@ teachers are fleets whose members may die and be replaced; the learner is a gang
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from env_workers.travel import Luggage
-from env_workers.worker import EnvWorker, max_concurrency
 from learner.messages import LearnerInfo
 from learner.teacher import TeacherWorker
+from orchestrator.env_pool import EnvPool
 from orchestrator.fleet import Fleet, Member
 from orchestrator.learner_gang import TORCH_ENV, LearnerGang
+from orchestrator.placement import Placement
 from orchestrator.publish import SyncReport, WeightPublisher
 from orchestrator.scoring import GroupScorer
 from orchestrator.waits import within
@@ -26,20 +27,6 @@ from sdpo.config import RunConfig
 from sdpo.errors import WeightSyncError
 from sdpo.types import Int32, Version
 from sdpo.weights import Stream
-
-JUDGEMENTS_PER_ENV_WORKER = 2
-"""One that runs and one that waits, so that an env worker never idles between two attempts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a run's actors live: their namespace names the run and its incarnation."""
-
-    namespace: str
-
-    def spawn(self, worker: Any, name: str, *arguments: Any, **options: Any) -> Any:
-        """Make one actor. It is not restarted by Ray: whoever replaces it decides when it may serve."""
-        return worker.options(name=name, namespace=self.namespace, max_restarts=0, **options).remote(*arguments)
 
 
 class House:
@@ -56,14 +43,20 @@ class House:
         background: asyncio.TaskGroup,
     ) -> None:
         self.config = config
-        self._incarnation, self._stacks, self._luggage = incarnation, stacks, luggage
+        self._incarnation, self._stacks = incarnation, stacks
         self._open = False
         self._places = Placement(f"{config.name}-{incarnation}")
         self.gang = LearnerGang(config, self._places.namespace)
         self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
         per_engine = max(1, config.rollout.max_num_seqs // config.batch.samples_per_task)
         self.rollouts = self._fleet("rollout", config.rollout.workers, per_engine, self._prepare_rollout, background)
-        self.envs = self._fleet("env", config.env.min_workers, JUDGEMENTS_PER_ENV_WORKER, self._prepare_env, background)
+        self.envs = EnvPool(
+            config.env,
+            self._places.namespace,
+            spawn=partial(self._places.spawn_env, config.env, luggage),
+            prepare=self._prepare_env,
+            **self._supervision(background),
+        )
         self.teachers = (
             self._fleet("teacher", config.teacher.workers, 2, self._prepare_teacher, background)
             if config.has_teachers
@@ -137,24 +130,22 @@ class House:
             spawn=getattr(self, f"_spawn_{role}"),
             prepare=prepare,
             max_load=max_load,
-            max_restarts=self.config.max_worker_restarts,
-            lease_timeout_s=self.config.deadlines.start_s + self.config.deadlines.generate_s,
-            stacks=self._stacks,
-            background=background,
+            **self._supervision(background),
         )
+
+    def _supervision(self, background: asyncio.TaskGroup) -> dict[str, Any]:
+        return {
+            "max_restarts": self.config.max_worker_restarts,
+            "lease_timeout_s": self.config.deadlines.start_s + self.config.deadlines.generate_s,
+            "stacks": self._stacks,
+            "background": background,
+        }
 
     def _spawn_rollout(self, name: str) -> Any:
         rollout = self.config.rollout
         return self._places.spawn(
             RolloutActor, name, self.config, _index(name), num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus
         )
-
-    def _spawn_env(self, name: str) -> Any:
-        env = self.config.env
-        slots = {"env_slot": env.env_slots} if env.env_slots else {}
-        arguments = (env, name, self._places.namespace, self._luggage)
-        options = {"num_cpus": env.num_cpus, "resources": slots, "max_concurrency": max_concurrency(env)}
-        return self._places.spawn(ray.remote(EnvWorker), name, *arguments, **options)
 
     def _spawn_teacher(self, name: str) -> Any:
         teacher = self.config.teacher

@@ -53,6 +53,7 @@ async def train(
             metrics |= await books.evaluate_if_due(steps_done)
             if not stop.is_set():
                 gate.publish(steps_done)
+            metrics |= await house.envs.figures()
             metrics["time/collect_s"] = collected - started
             metrics["time/step_s"] = time.monotonic() - started
             await books.record(steps_done, groups, metrics)

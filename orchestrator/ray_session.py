@@ -31,7 +31,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
             ray.shutdown()
         return
     guardian = Guardian(Path(tempfile.mkdtemp(prefix="sdpo-run-")))
-    slots = config.env.min_workers * config.env.env_slots
+    slots = config.env.max_workers * config.env.env_slots
     try:
         ray.init(
             address="local",

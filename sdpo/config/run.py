@@ -109,9 +109,9 @@ class RunConfig(Section):
 
     @property
     def num_cpus(self) -> float:
-        """Ray CPUs that all actors ask for together."""
+        """Ray CPUs that all actors ask for together when the env pool is at its largest."""
         teachers = self.teacher.workers * self.teacher.num_cpus if self.has_teachers else 0.0
-        others = self.rollout.workers * self.rollout.num_cpus + self.env.min_workers * self.env.num_cpus
+        others = self.rollout.workers * self.rollout.num_cpus + self.env.max_workers * self.env.num_cpus
         return teachers + others + self.learner.ranks * self.learner.num_cpus
 
     @property

@@ -78,7 +78,9 @@ def test_a_reported_member_serves_again_only_after_it_was_prepared(killed: list[
     asyncio.run(scenario())
 
 
-def test_a_replacement_that_fails_before_it_serves_is_replaced_again() -> None:
+def test_a_replacement_that_fails_before_it_serves_is_replaced_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.fleet.FIRST_PAUSE_S", 0.01)
+
     async def scenario() -> None:
         outcomes = iter([None, InfrastructureError("stillborn"), None])
 
@@ -139,5 +141,30 @@ def test_a_retry_avoids_the_member_that_failed() -> None:
             for member in fleet.members:
                 async with fleet.lease(avoid=member.handle) as other:
                     assert other is not member
+
+    asyncio.run(scenario())
+
+
+def test_a_preferred_member_is_waited_for_while_it_lives() -> None:
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 2, at_once, lease_timeout_s=5)
+            await fleet.start()
+            async with fleet.lease() as mine:
+                first = mine.handle
+
+                async def again() -> Any:
+                    async with fleet.lease(prefer=first) as member:
+                        return member.handle
+
+                waiting = asyncio.create_task(again())
+                await asyncio.sleep(0.02)
+                assert not waiting.done()  # the other one is free
+            assert await waiting is first
+            async with fleet.lease(prefer=first) as mine:
+                waiting = asyncio.create_task(again())
+                await asyncio.sleep(0.02)
+                fleet.report(mine, first, InfrastructureError("died"))
+                assert await waiting is not first
 
     asyncio.run(scenario())
