@@ -16,6 +16,7 @@ from env_workers.environment import (
     Exchange,
     Observation,
     Reply,
+    SandboxViolation,
     Session,
     load_environment,
 )
@@ -30,6 +31,7 @@ from sdpo.errors import InfrastructureError, SandboxUnavailable
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import Task, Verdict
 
+VIOLATION = "Sandbox Violation\nThe program broke the sandbox that it ran in."
 MAX_OPEN_SESSIONS = 256
 """Attempts in several turns that wait for their next turn at one worker; an older one is played again."""
 
@@ -150,6 +152,9 @@ class EnvWorker:
         except (InfrastructureError, SandboxUnavailable) as error:
             self._metrics.infrastructure_error(type(error).__name__)
             answer = Verdict(reward=None, success=False, kind="infrastructure_error", infrastructure_error=str(error))
+        except SandboxViolation as error:  # an environment that does not word it itself
+            said = {"fault": str(error)}
+            answer = Verdict(reward=0.0, success=False, kind="sandbox_violation", feedback=VIOLATION, details=said)
         judge_s = time.monotonic() - begin
         self._metrics.executed(judge_s)
         if isinstance(answer, Observation):
