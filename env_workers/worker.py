@@ -9,6 +9,7 @@ from typing import Any
 
 from env_workers import feedback_policy
 from env_workers.answers import checked, of_environment
+from env_workers.code.feedback import VIOLATION
 from env_workers.environment import (
     Context,
     Ending,
@@ -31,7 +32,6 @@ from sdpo.errors import InfrastructureError, SandboxUnavailable
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import Task, Verdict
 
-VIOLATION = "Sandbox Violation\nThe program broke the sandbox that it ran in."
 MAX_OPEN_SESSIONS = 256
 """Attempts in several turns that wait for their next turn at one worker; an older one is played again."""
 
