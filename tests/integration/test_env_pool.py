@@ -1,0 +1,158 @@
+"""The env pool with real actors: grows while attempts wait, shrinks, drains, and replaces what dies."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RayActorError
+
+from orchestrator.env_pool import EnvPool
+from orchestrator.fleet import Member
+from orchestrator.room import Room
+from sdpo.config import EnvConfig
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+QUICK: dict[str, Any] = {"target_wait_s": 0.2, "idle_s": 1.0, "num_cpus": 0.25}
+
+
+class Worker:
+    """Works for as long as it is told, and counts."""
+
+    def __init__(self) -> None:
+        self._worked = 0
+
+    def ready(self) -> int:
+        return os.getpid()
+
+    def work(self, seconds: float) -> int:
+        time.sleep(seconds)
+        self._worked += 1
+        return os.getpid()
+
+    def counts(self) -> dict[str, int]:
+        return {"recycled": self._worked}
+
+    def close(self) -> None:
+        pass
+
+
+def spawn(name: str, room: Room) -> Any:
+    return ray.remote(Worker).options(max_concurrency=4, **room.options).remote()
+
+
+async def ready(member: Member) -> None:
+    await asyncio.wait_for(member.handle.ready.remote(), 60)
+
+
+@asynccontextmanager
+async def opened(config: EnvConfig, **options: Any) -> AsyncIterator[EnvPool]:
+    settings: dict[str, Any] = {"max_restarts": 2, "lease_timeout_s": 60.0, "stacks": Path("unused")} | options
+    async with asyncio.TaskGroup() as background:
+        pool = EnvPool(config, "a-run-1", spawn=spawn, prepare=ready, background=background, **settings)
+        try:
+            await pool.start()
+            yield pool
+        finally:
+            pool.kill()
+
+
+async def work(pool: EnvPool, seconds: float, prefer: Any = None) -> int:
+    async with pool.lease(prefer=prefer) as member:
+        return await member.handle.work.remote(seconds)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def test_grows_while_attempts_wait_and_shrinks_when_idle() -> None:
+    async def scenario() -> None:
+        async with opened(EnvConfig(min_workers=1, max_workers=3, **QUICK)) as pool:
+            assert pool.states == {"serving": 1, "pending": 0, "draining": 0}
+            jobs = [asyncio.create_task(work(pool, 1.0)) for _ in range(12)]
+            await until(lambda: pool.states["serving"] == 3)
+            assert len(set(await asyncio.gather(*jobs))) == 3
+            figures = await pool.figures()
+            assert figures["time/env_pool_size"] == 3
+            assert figures["time/sandboxes_recycled"] == 12
+            assert 0 < figures["time/env_wait_s"] < figures["time/env_longest_wait_s"] < 12
+            await until(lambda: pool.states == {"serving": 1, "pending": 0, "draining": 0})
+            await until(lambda: ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"] - 0.25)
+            await work(pool, 0.0)
+
+    asyncio.run(scenario())
+
+
+def test_workers_without_room_hinder_nobody(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster has room for one; those that wait for a node are named, and given up when they are needed no more."""
+    monkeypatch.setattr("orchestrator.env_pool.NOTICE_S", 0.5)
+
+    async def scenario() -> None:
+        async with opened(EnvConfig(min_workers=1, max_workers=3, env_slots=3, **QUICK)) as pool:
+            jobs = [asyncio.create_task(work(pool, 0.5)) for _ in range(8)]
+            await until(lambda: pool.states["pending"] == 2)
+            assert len(set(await asyncio.gather(*jobs))) == 1
+            await until(lambda: pool.states == {"serving": 1, "pending": 0, "draining": 0})
+            await until(lambda: ray.available_resources()["env_slot"] == 1)
+
+    asyncio.run(scenario())
+    warnings = [record.message for record in caplog.records if record.name == "orchestrator.env_pool"]
+    assert warnings == ["waiting for a node with 0.25 CPU and 3 env_slot free: env-1, env-2"]
+
+
+def test_a_draining_worker_takes_no_new_attempt_and_keeps_its_sessions() -> None:
+    async def scenario() -> None:
+        async with opened(EnvConfig(min_workers=1, max_workers=2, **QUICK)) as pool:
+            await asyncio.gather(*(work(pool, 0.7) for _ in range(6)))
+            await until(lambda: pool.states["serving"] == 2)
+            for member in pool.members:
+                member.sessions.add("an attempt")
+            await until(lambda: pool.states["draining"] == 1)
+            leaving, staying = sorted(pool.members, key=lambda m: m.serving)
+            pids = [await member.handle.ready.remote() for member in (leaving, staying)]
+            assert await work(pool, 0.0) == pids[1]
+            assert await work(pool, 0.0, prefer=leaving.handle) == pids[0]
+            await asyncio.sleep(0.5)
+            assert leaving in pool.members
+            leaving.sessions.clear()
+            await until(lambda: pool.members == [staying])
+            assert await work(pool, 0.0, prefer=leaving.handle) == pids[1]
+
+    asyncio.run(scenario())
+
+
+def test_attempts_of_a_killed_worker_run_again_and_none_is_lost() -> None:
+    async def scenario() -> None:
+        async with opened(EnvConfig(min_workers=2, max_workers=2, **QUICK)) as pool:
+            runs = dict.fromkeys(range(12), 0)
+
+            async def attempt(number: int) -> None:
+                while True:
+                    async with pool.lease() as member:
+                        handle = member.handle
+                        try:
+                            await handle.work.remote(0.3)
+                            runs[number] += 1
+                            return
+                        except RayActorError as error:
+                            pool.report(member, handle, error)
+
+            victim = await pool.members[0].handle.ready.remote()
+            jobs = [asyncio.create_task(attempt(number)) for number in runs]
+            await asyncio.sleep(0.2)
+            os.kill(victim, signal.SIGKILL)
+            await asyncio.gather(*jobs)
+            assert set(runs.values()) == {1}
+            await until(lambda: pool.states["serving"] == 2)
+            assert [m.restarts for m in pool.members] == [1, 0]
+
+    asyncio.run(scenario())
