@@ -1,11 +1,12 @@
 """The code environment: one program, its tests, one verdict."""
 
-from env_workers.code import feedback
 from env_workers.code.extract import extract_program
-from env_workers.code.judge import judge_missing, judge_outcomes
-from env_workers.code.outcome import parse_outcomes
-from env_workers.code.tests import calls_of, parse_tests
+from env_workers.code.judge import judge_missing, judge_outcomes, judge_violation
+from env_workers.code.open_asserts import open_program, read_open_outcomes
+from env_workers.code.outcome import Outcome, parse_assert_outcomes, parse_outcomes
+from env_workers.code.tests import CodeTests, calls_of, parse_tests
 from env_workers.environment import Reply, SandboxViolation, SingleTurnEnvironment
+from sdpo.errors import TaskFileError
 from sdpo.types import Task, Verdict
 
 
@@ -20,15 +21,27 @@ class CodeEnvironment(SingleTurnEnvironment):
     def judge(self, task: Task, reply: Reply) -> Verdict:
         """See `SingleTurnEnvironment.judge`."""
         tests = parse_tests(task)
+        if tests.open and not self.context.config.allow_open_asserts:
+            raise TaskFileError(
+                f"task {task.id}: payload.tests[0].open=true: needs env.allow_open_asserts=true: the program can then "
+                "read and forge its tests"
+            )
         program = extract_program(reply.text)
         if program is None:
             return judge_missing(tests, reply.truncated)
-        time_limit_s = tests.time_limit_s or self.context.config.time_limit_s
         try:
-            records = self.context.sandbox.execute(program, calls_of(tests), time_limit_s)
+            outcomes = self._run(program, tests)
         except SandboxViolation as error:
-            details = {"num_tests": len(tests.tests), "num_passed": 0, "fraction_passed": 0.0, "fault": str(error)}
-            return Verdict(
-                reward=0.0, success=False, kind="sandbox_violation", feedback=feedback.VIOLATION, details=details
-            )
-        return judge_outcomes(parse_outcomes(records, len(tests.tests)), tests)
+            return judge_violation(tests, str(error))
+        return judge_outcomes(outcomes, tests)
+
+    def _run(self, program: str, tests: CodeTests) -> list[Outcome]:
+        sandbox = self.context.sandbox
+        time_limit_s = tests.time_limit_s or self.context.config.time_limit_s
+        if tests.asserts is None:
+            return parse_outcomes(sandbox.execute(program, calls_of(tests), time_limit_s), len(tests.tests))
+        if tests.open:
+            source, calls = open_program(program, tests.asserts)
+            records = sandbox.execute(source, calls, time_limit_s, shared=True)
+            return read_open_outcomes(parse_outcomes(records, len(calls)), program, tests.asserts)
+        return parse_assert_outcomes(sandbox.judge_asserts(program, tests.asserts, time_limit_s), len(tests.tests))

@@ -5,20 +5,16 @@ addresses, paths and durations are scrubbed. A model may be pretrained on this w
 FEEDBACK_VERSION.
 """
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
-from env_workers.code.outcome import Outcome
-from env_workers.code.tests import FunctionalTest, StdinTest, Test
+from env_workers.code.outcome import Call, Outcome
+from env_workers.code.show import clip, clip_lines, printable, scrub, show
+from env_workers.code.tests import AssertGroup, FunctionalTest, StdinTest, Test
 
 FEEDBACK_VERSION = "1"
 MAX_CHARS = 2000
-MAX_LINE_CHARS = 250
-MAX_LINES = 8
 MAX_INPUT_CHARS = 1000
 MAX_WRONG_ANSWERS = 2
-MAX_SHOW_DEPTH = 64
 
 NO_PROGRAM = "Wrong Format\nNo program was found. Put the whole program in one block: ```python, the code, ```."
 TRUNCATED = "Wrong Format\nThe response was cut at the length limit before the program ended. Write a shorter response."
@@ -26,34 +22,34 @@ VIOLATION = "Sandbox Violation\nThe program broke the sandbox that it ran in."
 
 LIMIT_TITLES = {
     "timeout": "Time Limit Exceeded",
+    "cpu_limit": "Processor Time Limit Exceeded",
     "memory_limit": "Memory Limit Exceeded",
     "output_limit": "Output Limit Exceeded",
     "process_limit": "Process Limit Exceeded",
+    "file_limit": "File Limit Exceeded",
+    "disk_limit": "Disk Limit Exceeded",
+    "file_size_limit": "File Size Limit Exceeded",
 }
-
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
-_PATH = re.compile(r"(?<![\w./])/(?:[\w.+-]+/)+[\w.+-]*")
-_DURATION = re.compile(r"\b\d+(?:\.\d+)? ?(?:ns|us|µs|ms|s|sec|secs|seconds|minutes)\b")
 
 
 def runtime_error(outcome: Outcome, test: Test) -> str:
     """An exception, an exit or a death by signal, with up to three frames and the input that provoked it."""
     lines = ["Runtime Error", _error_line(outcome)]
     lines += [f"Line {line} in {function} (Solution.py)" for line, function in outcome.frames]
-    return _cap("\n".join([*lines, _labelled("Last Executed Input", show_input(test))]))
+    return _cap("\n".join([*lines, _labelled("Last Executed Input", show_input(test, outcome))]))
 
 
 def syntax_error(outcome: Outcome) -> str:
     """What the compiler said, with the offending line."""
-    lines = ["Syntax Error", f"{outcome.type_name}: {_clip(_scrub(outcome.message))}"]
+    lines = ["Syntax Error", f"{outcome.type_name}: {clip(scrub(outcome.message))}"]
     if outcome.line:
-        lines.append(f"Line {outcome.line} (Solution.py): {_clip(outcome.text)}")
+        lines.append(f"Line {outcome.line} (Solution.py): {clip(outcome.text)}")
     return _cap("\n".join(lines))
 
 
 def limit_exceeded(outcome: Outcome, test: Test) -> str:
     """The name of the limit that ended the program, and the input it was working on."""
-    return _cap(f"{LIMIT_TITLES[outcome.status]}\n{_labelled('Last Executed Input', show_input(test))}")
+    return _cap(f"{LIMIT_TITLES[outcome.status]}\n{_labelled('Last Executed Input', show_input(test, outcome))}")
 
 
 def wrong_answers(failures: Sequence[tuple[int, Outcome, Test]]) -> str:
@@ -61,61 +57,63 @@ def wrong_answers(failures: Sequence[tuple[int, Outcome, Test]]) -> str:
 
     def length(failure: tuple[int, Outcome, Test]) -> tuple[int, int]:
         index, outcome, test = failure
-        return len(show_input(test)) + len(_show_output(outcome)), index
+        return len(show_input(test, outcome)) + len(scrub(_output(outcome))), index
 
     blocks = [_wrong_answer(*failure) for failure in sorted(failures, key=length)[:MAX_WRONG_ANSWERS]]
     text = "\n\n".join(blocks)
     return _cap(text if len(text) <= MAX_CHARS else blocks[0])
 
 
-def show_input(test: Test) -> str:
-    """A functional test's call, for example `f([1, 2], 3)`; a stdin test's text, within the caps."""
+def show_input(test: Test, outcome: Outcome) -> str:
+    """The call, for example `f([1, 2], 3)`, or a stdin test's text, within the caps.
+
+    An assert's call is the last one it made; without one the assert itself is shown.
+    """
     if isinstance(test, StdinTest):
-        lines = [_clip(line) for line in test.input.rstrip("\n").split("\n")]
-        kept = 1
-        while kept < min(len(lines), MAX_LINES) and sum(map(len, lines[: kept + 1])) <= MAX_INPUT_CHARS:
-            kept += 1
-        return "\n".join(lines[:kept] + ([f"... ({len(lines) - kept} more lines)"] if kept < len(lines) else []))
-    return _clip(f"{test.function}({', '.join(show(value) for value in test.inputs)})")
+        return clip_lines(test.input, MAX_INPUT_CHARS)
+    if isinstance(test, FunctionalTest):
+        return _show_call(Call(function=test.function, args=test.inputs))
+    return clip(outcome.text or test.source) if outcome.call is None else _show_call(outcome.call)
 
 
-def show(value: Any, depth: int = 0) -> str:
-    """As `repr`, but sets are sorted and neither long integers nor deep nesting can fail."""
-    if depth > MAX_SHOW_DEPTH:
-        return "..."
-    if isinstance(value, int) and value.bit_length() > 4000:
-        return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{show(k, depth + 1)}: {show(v, depth + 1)}" for k, v in value.items()) + "}"
-    if isinstance(value, set | frozenset):
-        body = "{" + ", ".join(sorted(show(item, depth + 1) for item in value)) + "}" if value else ""
-        return body if body and isinstance(value, set) else f"{type(value).__name__}({body})"
-    if isinstance(value, list | tuple):
-        items = [show(item, depth + 1) for item in value]
-        if isinstance(value, list):
-            return f"[{', '.join(items)}]"
-        return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
-    return repr(value)
+def _show_call(call: Call) -> str:
+    arguments = [show(value) for value in call.args] + [f"{name}={show(value)}" for name, value in call.kwargs]
+    return clip(f"{call.function}({', '.join(arguments)})")
 
 
 def _wrong_answer(index: int, outcome: Outcome, test: Test) -> str:
-    expected = show(test.expected) if isinstance(test, FunctionalTest) else test.expected
+    expected = _expected(outcome, test)
+    known = () if isinstance(test, AssertGroup) and outcome.call is None else (expected, _whole_input(outcome, test))
     return "\n".join(
         [
             f"Test Case {index + 1}: Wrong Answer",
-            _labelled("Input", show_input(test)),
-            _labelled("Output", _clip(_show_output(outcome))),
-            _labelled("Expected", _clip(expected.rstrip("\n"))),
+            _labelled("Input", show_input(test, outcome)),
+            _labelled("Output", clip(scrub(_output(outcome), *known))),
+            _labelled("Expected", clip(expected)),
         ]
     )
 
 
-def _show_output(outcome: Outcome) -> str:
-    if outcome.status == "returned":
-        return _ADDRESS.sub("0x...", show(outcome.value))
+def _expected(outcome: Outcome, test: Test) -> str:
+    if isinstance(test, StdinTest):
+        return test.expected.rstrip("\n")
+    if isinstance(test, FunctionalTest):
+        return show(test.expected).rstrip("\n")
+    return show(outcome.expected[0]) if outcome.expected else outcome.text or test.source
+
+
+def _whole_input(outcome: Outcome, test: Test) -> str:
+    if isinstance(test, StdinTest):
+        return test.input
+    return show(test.inputs if isinstance(test, FunctionalTest) else outcome.call and outcome.call.args)
+
+
+def _output(outcome: Outcome) -> str:
+    if outcome.status == "returned" or outcome.output:
+        return show(outcome.value if outcome.status == "returned" else outcome.output[0])
     if outcome.status == "printed":
-        return _ADDRESS.sub("0x...", outcome.text.rstrip("\n"))
-    return outcome.type_name
+        return outcome.text.rstrip("\n")
+    return outcome.type_name or outcome.message or "none"
 
 
 def _error_line(outcome: Outcome) -> str:
@@ -125,7 +123,7 @@ def _error_line(outcome: Outcome) -> str:
         return f"The process was killed by signal {outcome.code}."
     if outcome.status == "garbled":
         return "The process ended without a result."
-    message = _clip(_scrub(outcome.message))
+    message = clip(scrub(outcome.message))
     return f"{outcome.type_name}: {message}" if message else outcome.type_name
 
 
@@ -133,13 +131,6 @@ def _labelled(label: str, text: str) -> str:
     return f"{label}:\n{text}" if "\n" in text else f"{label}: {text}"
 
 
-def _scrub(message: str) -> str:
-    return _DURATION.sub("<time>", _PATH.sub("<path>", _ADDRESS.sub("0x...", message)))
-
-
-def _clip(text: str, limit: int = MAX_LINE_CHARS) -> str:
-    return text if len(text) <= limit else text[:limit] + "..."
-
-
 def _cap(text: str) -> str:
-    return _clip(text.encode("utf-8", "backslashreplace").decode(), MAX_CHARS - 3)
+    text = printable(text)
+    return text if len(text) <= MAX_CHARS - 3 else clip(text, MAX_CHARS - 40)

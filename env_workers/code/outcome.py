@@ -1,18 +1,28 @@
 """What one test of a program did: the runner's records, checked and typed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from env_workers.runner import decode
+from env_workers.runner.codec import decode
 from sdpo.errors import InfrastructureError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """One test's outcome; which fields are set depends on `status` (see `env_workers.runner`).
+class Call:
+    """A call of one of the program's functions; kwargs are (name, value)."""
 
-    frames are (line, function) from the outermost to the innermost, at most three.
+    function: str
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One test's outcome; which fields are set depends on `status` (see `env_workers.runner.program`).
+
+    frames are (line, function) from the outermost to the innermost, at most three. Of an assert: `text` its source,
+    `call` its last call, and, where they are known, one value each in `output` and `expected`.
     """
 
     status: str
@@ -23,6 +33,9 @@ class Outcome:
     frames: tuple[tuple[int, str], ...] = ()
     line: int = 0
     code: int = 0
+    call: Call | None = None
+    output: tuple[Any, ...] = ()
+    expected: tuple[Any, ...] = ()
 
 
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -34,12 +47,18 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "exited": ("code",),
     "killed": ("code",),
     "timeout": (),
+    "cpu_limit": (),
     "memory_limit": (),
     "output_limit": (),
     "process_limit": (),
+    "file_limit": (),
+    "disk_limit": (),
+    "file_size_limit": (),
     "garbled": (),
     "not_run": (),
 }
+_NO_FAILURE = ("returned", "printed", "returned_other", "not_run")
+_OF_THE_JUDGE = ("timeout", "cpu_limit", "memory_limit", "output_limit", "not_run")  # what values can drive it to
 
 
 def parse_outcomes(records: Any, num_tests: int) -> list[Outcome]:
@@ -47,9 +66,21 @@ def parse_outcomes(records: Any, num_tests: int) -> list[Outcome]:
 
     Raises InfrastructureError when there are more or fewer than `num_tests`.
     """
-    if not isinstance(records, list) or len(records) != num_tests:
-        raise InfrastructureError(f"the runner answered {records!r:.80} instead of {num_tests} outcomes")
-    return [_parse(record) for record in records]
+    return [_parse(record) for record in _list_of(records, num_tests)]
+
+
+def parse_assert_outcomes(records: Any, num_groups: int) -> list[Outcome]:
+    """The records of `env_workers.runner.asserts`, one a group. Only what the judge itself said can be a pass.
+
+    Raises InfrastructureError as `parse_outcomes`, and for asserts that need what a proxy cannot carry.
+    """
+    return [_parse_group(record) for record in _list_of(records, num_groups)]
+
+
+def _list_of(records: Any, count: int) -> list[Any]:
+    if not isinstance(records, list) or len(records) != count:
+        raise InfrastructureError(f"the runner answered {records!r:.80} instead of {count} outcomes")
+    return records
 
 
 def _parse(record: Any) -> Outcome:
@@ -68,6 +99,47 @@ def _parse(record: Any) -> Outcome:
         )
     except (KeyError, TypeError, ValueError):
         return Outcome(status="garbled")
+
+
+def _parse_group(record: Any) -> Outcome:
+    try:
+        status = record["status"]
+        if status == "passed":
+            return Outcome(status=status)
+        if status == "failed":
+            return _failed(record)
+        if status == "program":
+            outcome = _parse(record["outcome"])
+            if outcome.status in _NO_FAILURE:
+                outcome = Outcome(status="garbled")
+            return replace(outcome, call=_call(record["call"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InfrastructureError(f"the judge of asserts answered {record!r:.80}: {error!r:.80}") from None
+    if status == "unsupported":
+        raise InfrastructureError(f"the asserts need {record.get('type')}, which a proxy cannot carry")
+    if status not in _OF_THE_JUDGE:
+        raise InfrastructureError(f"the asserts themselves failed: {record!r:.300}")
+    return Outcome(status=status)
+
+
+def _failed(record: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        status="failed",
+        text=_string(record["text"]),
+        message=_string(record["message"]),
+        type_name=_string(record.get("other", "")),
+        call=_call(record["call"]) if "call" in record else None,
+        output=(decode(record["value"]),) if "value" in record else (),
+        expected=(decode(record["expected"]),) if "expected" in record else (),
+    )
+
+
+def _call(record: Mapping[str, Any]) -> Call:
+    return Call(
+        function=_string(record["function"]),
+        args=tuple(decode(value) for value in record["args"]),
+        kwargs=tuple((_string(name), decode(value)) for name, value in record["kwargs"].items()),
+    )
 
 
 def _frames(fields: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:

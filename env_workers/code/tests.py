@@ -1,11 +1,14 @@
 """The tests of a coding task, parsed from `Task.payload`. Expected outputs stay here and never enter a sandbox."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from env_workers.runner import TooLargeError, UnsupportedError, encode
+from env_workers.code import proxies
+from env_workers.code.grouping import NotGroupable, group_asserts, group_check
+from env_workers.environment import AssertProgram
+from env_workers.runner.codec import TooLargeError, UnsupportedError, encode
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
@@ -30,15 +33,38 @@ class StdinTest:
     expected: str
 
 
-Test = FunctionalTest | StdinTest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssertGroup:
+    """One group of `AssertProgram`; it must pass. `source` is the group's."""
+
+    source: str
+
+
+Test = FunctionalTest | StdinTest | AssertGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeTests:
-    """At least one test; `time_limit_s` is the wall time of one test, None for the run's `env.time_limit_s`."""
+    """At least one test; `time_limit_s` is the wall time of one test, None for the run's `env.time_limit_s`.
+
+    `asserts`: the tests are the groups of these. `open`: they are run in the program's own process.
+    """
 
     tests: tuple[Test, ...]
     time_limit_s: float | None = None
+    asserts: AssertProgram | None = None
+    open: bool = False
+
+
+class UnsupportedAsserts(TaskFileError):
+    """Asserts that need what a proxy of the program cannot carry; `reason` says what."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["UnsupportedAsserts"], tuple[str, str]]:
+        return type(self), (str(self), self.reason)
 
 
 def parse_tests(task: Task) -> CodeTests:
@@ -51,6 +77,8 @@ def parse_tests(task: Task) -> CodeTests:
     time_limit_s = payload.get("time_limit_s")
     if time_limit_s is not None and (type(time_limit_s) not in (int, float) or not 0 < time_limit_s < float("inf")):
         raise _error(task, "payload.time_limit_s", time_limit_s, "a number of seconds above 0")
+    if any(isinstance(test, Mapping) and test.get("kind") == "asserts" for test in tests):
+        return _asserts(task, tests, time_limit_s)
     parsed = CodeTests(
         tests=tuple(_parse_test(task, i, test) for i, test in enumerate(tests)), time_limit_s=time_limit_s
     )
@@ -68,6 +96,7 @@ def calls_of(tests: CodeTests) -> list[dict[str, Any]]:
 def _call(test: Test) -> dict[str, Any]:
     if isinstance(test, StdinTest):
         return {"kind": "stdin", "input": test.input}
+    assert isinstance(test, FunctionalTest)
     inputs = [encode(value, MAX_TEST_BYTES) for value in test.inputs]
     return {"kind": "functional", "function": test.function, "inputs": inputs}
 
@@ -82,7 +111,44 @@ def _parse_test(task: Task, index: int, test: Any) -> Test:
     if kind == "stdin":
         _refuse_unknown(task, key, test, {"kind", "input", "expected"})
         return StdinTest(input=_text(task, key, test, "input"), expected=_text(task, key, test, "expected"))
-    raise _error(task, f"{key}.kind", kind, "functional or stdin")
+    raise _error(task, f"{key}.kind", kind, "functional, stdin or asserts")
+
+
+def _asserts(task: Task, tests: Sequence[Any], time_limit_s: float | None) -> CodeTests:
+    """{"kind": "asserts", "functions": [...], "asserts": [...]} or {..., "entry_point": ..., "check": ...}.
+
+    Both may have `setup` (source that the asserts need) and `open`.
+    """
+    key, test = "payload.tests[0]", tests[0]
+    if len(tests) != 1:
+        raise _error(task, "payload.tests", len(tests), "one test, where one is of kind asserts")
+    by_check = "check" in test
+    own = {"entry_point", "check"} if by_check else {"functions", "asserts"}
+    _refuse_unknown(task, key, test, {"kind", "setup", "open"} | own)
+    setup = _text(task, key, test, "setup") if "setup" in test else ""
+    functions = (_text(task, key, test, "entry_point"),) if by_check else _texts(task, key, test, "functions")
+    for name in functions:
+        if not name.isidentifier():
+            raise _error(task, f"{key}.functions", name, "Python identifiers")
+    in_the_open = test.get("open", False)
+    if not isinstance(in_the_open, bool):
+        raise _error(task, f"{key}.open", in_the_open, "true, false")
+    try:
+        if by_check:
+            cut = group_check(_text(task, key, test, "check"), functions[0])
+            setup, groups = f"{setup}\n{cut.setup}".strip(), cut.groups
+        else:
+            groups = group_asserts(_texts(task, key, test, "asserts"))
+        reason = None if in_the_open else proxies.what_cannot_be_carried(setup, groups, functions)
+    except NotGroupable as error:
+        raise TaskFileError(f"task {task.id}: {key}: {error}") from None
+    except SyntaxError as error:
+        raise TaskFileError(f"task {task.id}: {key}.setup is not Python: {error.msg}") from None
+    if reason is not None:
+        raise UnsupportedAsserts(f"task {task.id}: {key} needs {reason}; see docs/assert-tests.md", reason)
+    program = AssertProgram(functions=functions, source=setup, groups=groups)
+    parts = tuple(AssertGroup(source=source) for source in groups)
+    return CodeTests(tests=parts, time_limit_s=time_limit_s, asserts=program, open=in_the_open)
 
 
 def _functional(task: Task, key: str, test: Mapping[str, Any]) -> FunctionalTest:
@@ -112,6 +178,15 @@ def _text(task: Task, key: str, test: Mapping[str, Any], name: str) -> str:
     if len(value) > MAX_TEST_BYTES:
         raise TaskFileError(f"task {task.id}: {key}.{name} is longer than {MAX_TEST_BYTES} characters")
     return value
+
+
+def _texts(task: Task, key: str, test: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = test.get(name)
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(item, str) for item in value):
+        raise _error(task, f"{key}.{name}", value, "a list of at least one string")
+    if sum(map(len, value)) > MAX_TEST_BYTES:
+        raise TaskFileError(f"task {task.id}: {key}.{name} is longer than {MAX_TEST_BYTES} characters")
+    return tuple(value)
 
 
 def _refuse_unknown(task: Task, key: str, mapping: Mapping[str, Any], allowed: set[str]) -> None:

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from env_workers.runner.asserts import run_asserts
+from env_workers.runner.asserts import answer, run_asserts
 from env_workers.runner.limits import WORK_DIR, Settings, enter_limits, set_dumpable
 from env_workers.runner.program import raised, run_program, serve_calls
 from env_workers.runner.stdio import FdStdio
@@ -92,7 +92,7 @@ def _run_candidate(request: dict[str, Any], link: _Link, stdio: FdStdio) -> None
         while (message := link.read()) is not None:
             yield {"function": message["function"], "inputs": message["args"], "kwargs": message["kwargs"]}
 
-    for outcome in serve_calls(request["source"], calls(), stdio):
+    for outcome in serve_calls(request["source"], calls(), stdio, answer):
         link.say(WAITS, outcome)
 
 

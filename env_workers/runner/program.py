@@ -17,6 +17,13 @@ PROGRAM_FILE = "Solution.py"
 MAX_FRAMES = 3
 MAX_MESSAGE_CHARS = 1000
 Outcome = dict[str, Any]
+Answer = Callable[[Any, int], Outcome]
+"""How a return value travels: the outcome of a call, from the value and the bytes it may take."""
+
+
+def exact_answer(value: Any, budget_bytes: int) -> Outcome:
+    """Values of the closed set of types, and nothing else. Raises UnsupportedError, TooLargeError."""
+    return {"status": "returned", "value": encode(value, budget_bytes)}
 
 
 def run_program(
@@ -36,7 +43,9 @@ def run_program(
         yield dict(code) if isinstance(code, dict) else _run_call(code, call, stdio)
 
 
-def serve_calls(source: str, calls: Iterable[Mapping[str, Any]], stdio: Stdio) -> Iterator[Outcome]:
+def serve_calls(
+    source: str, calls: Iterable[Mapping[str, Any]], stdio: Stdio, answer: Answer = exact_answer
+) -> Iterator[Outcome]:
     """As `run_program` for functional calls that arrive one by one; the program is loaded once, before the first.
 
     What stopped it from loading is the outcome of every call.
@@ -79,8 +88,10 @@ def raised(error: BaseException, file: str = PROGRAM_FILE) -> Outcome:
         message = str(error)
     except BaseException:  # __str__ is the program's own code
         message = ""
+    if len(message) > MAX_MESSAGE_CHARS:
+        message = f"{message[: MAX_MESSAGE_CHARS // 2]} ... {message[-MAX_MESSAGE_CHARS // 2 :]}"
     name = type(error).__name__[:100]
-    return {"status": "raised", "type": name, "message": message[:MAX_MESSAGE_CHARS], "frames": frames[-MAX_FRAMES:]}
+    return {"status": "raised", "type": name, "message": message, "frames": frames[-MAX_FRAMES:]}
 
 
 def _syntax_error(name: str, message: str, line: int, source: str) -> Outcome:
@@ -131,14 +142,14 @@ def _load(code: types.CodeType, namespace: dict[str, Any], stdio: Stdio) -> Outc
 
 def _load_and_call(code: types.CodeType, namespace: dict[str, Any], call: Mapping[str, Any], stdio: Stdio) -> Outcome:
     exec(code, namespace)
-    return _call(namespace, call, stdio)
+    return _call(namespace, call, stdio, exact_answer)
 
 
-def _call(namespace: dict[str, Any], call: Mapping[str, Any], stdio: Stdio) -> Outcome:
+def _call(namespace: dict[str, Any], call: Mapping[str, Any], stdio: Stdio, answer: Answer) -> Outcome:
     function = _find_function(namespace, call["function"])
     kwargs = {name: decode(value) for name, value in call.get("kwargs", {}).items()}
     value = function(*[decode(item) for item in call["inputs"]], **kwargs)
-    return {"status": "returned", "value": encode(value, stdio.max_output_bytes)}
+    return answer(value, stdio.max_output_bytes)
 
 
 def _find_function(namespace: dict[str, Any], name: str) -> Any:

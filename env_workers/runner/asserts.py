@@ -1,0 +1,207 @@
+"""Runs assert-style tests against a program that lives in another sandbox; here its functions are proxies.
+
+`run_asserts` is the judge's side. An outcome of a group is a JSON mapping with a `status`: passed; failed (text, and as
+far as they are known call, value or other, expected, message); program (outcome: what a call came to instead of a
+value, call, text); unsupported (type: what a proxy cannot carry). `answer` is the program's: how a value travels.
+"""
+
+import ast
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from env_workers.runner.codec import MAX_DEPTH, UnsupportedError, decode, encode
+
+Ask = Callable[[dict[str, Any]], Any]
+MAX_VALUE_BYTES = 2**20
+MAX_MESSAGE_CHARS = 1000
+_BASES: tuple[type, ...] = (dict, list, tuple, set, frozenset, str, bytes, int, float, complex)
+_EQUAL_LIKE_DICT = (Counter, OrderedDict, defaultdict)
+
+_GROUP = """
+try:
+    pass
+except BaseException as __error__:
+    yield __error__
+else:
+    yield None
+"""
+
+
+def answer(value: Any, budget_bytes: int) -> dict[str, Any]:
+    """The outcome of a call that returned `value`. Raises TooLargeError.
+
+    A value that compares like the built-in type it is derived from (a Counter, a defaultdict, a named tuple) travels as
+    that type, since asserts compare with `==`; of any other value only its type's name and its truth travel.
+    """
+    try:
+        return {"status": "returned", "value": encode(_plain(value, 0), budget_bytes)}
+    except UnsupportedError as error:
+        return {"status": "returned_other", "type": str(error), "truth": bool(value)}
+
+
+def _plain(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if depth > MAX_DEPTH:
+        raise UnsupportedError("a value that is nested too deeply")
+    if kind not in _BASES and kind is not bool:
+        for base in _BASES:
+            if issubclass(kind, base) and (kind in _EQUAL_LIKE_DICT or _equality(kind) is _equality(base)):
+                kind, value = base, base(value)
+                break
+    if kind is dict:
+        return {_plain(key, depth + 1): _plain(item, depth + 1) for key, item in value.items()}
+    return kind(_plain(item, depth + 1) for item in value) if kind in (list, tuple, set, frozenset) else value
+
+
+def _equality(kind: type) -> Any:
+    return kind.__eq__
+
+
+class ProgramFailed(BaseException):
+    """A call of the program came back without a value. No Exception: `except Exception` in a test must not hide it."""
+
+    def __init__(self, call: dict[str, Any], outcome: dict[str, Any]) -> None:
+        super().__init__(outcome.get("status"))
+        self.call, self.outcome = call, outcome
+
+
+class Other:
+    """A value that did not travel: only its truth is known, and it equals nothing."""
+
+    def __init__(self, truth: bool) -> None:
+        self._truth = truth
+
+    def __bool__(self) -> bool:
+        return self._truth
+
+
+class Witness:
+    """What the assert that is being evaluated has seen so far."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask, self.texts = ask, [""]
+        self.begin(0)
+
+    def begin(self, index: int) -> None:
+        """An assert starts: `index` of its text. What was seen before is forgotten."""
+        self.text = self.texts[index]
+        self.seen: dict[str, Any] = {}
+
+    def call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The program's return value. Raises ProgramFailed, or UnsupportedError for arguments that cannot travel."""
+        message = {
+            "function": function,
+            "args": [encode(value, MAX_VALUE_BYTES) for value in args],
+            "kwargs": {name: encode(value, MAX_VALUE_BYTES) for name, value in kwargs.items()},
+        }
+        reply = self.ask(message)
+        status = reply.get("status") if isinstance(reply, dict) else None
+        if status == "returned_other":
+            self.seen = {"call": message, "other": str(reply.get("type"))}
+            return Other(reply.get("truth") is True)
+        if status != "returned":
+            raise ProgramFailed(message, reply if isinstance(status, str) else {"status": "garbled"})
+        try:
+            value = decode(reply["value"])
+        except (KeyError, ValueError):
+            raise ProgramFailed(message, {"status": "garbled"}) from None
+        self.seen = {"call": message, "value": reply["value"]}
+        return value
+
+    def equal(self, left: Any, right: Any) -> Any:
+        """`left == right`, where one side is the program's answer and the other one (here: right) is expected."""
+        try:
+            self.seen["expected"] = encode(right, MAX_VALUE_BYTES)
+        except Exception:
+            self.seen.pop("expected", None)  # it cannot be shown as a value; the assert's text says it
+        return left == right
+
+    def equal_reversed(self, left: Any, right: Any) -> Any:
+        """As `equal`, with the expected value on the left."""
+        self.equal(right, left)
+        return left == right
+
+    def outcome(self, error: BaseException | None) -> dict[str, Any]:
+        """The outcome of a group that ended with `error`."""
+        if error is None:
+            return {"status": "passed"}
+        if isinstance(error, ProgramFailed):
+            return {"status": "program", "outcome": error.outcome, "call": error.call, "text": self.text}
+        if isinstance(error, UnsupportedError):
+            return {"status": "unsupported", "type": str(error)}
+        said = "" if isinstance(error, AssertionError) or "other" in self.seen else f"{type(error).__name__}: {error}"
+        return {"status": "failed", "text": self.text, "message": said[:MAX_MESSAGE_CHARS], **self.seen}
+
+
+def run_asserts(source: str, groups: Sequence[str], functions: Sequence[str], ask: Ask) -> Iterator[dict[str, Any]]:
+    """One outcome for each group, in order; fewer when the program cannot be called any more.
+
+    `source` is a module's; the groups are run one after the other in one function's scope, like a test's body.
+    """
+    witness = Witness(ask)
+    namespace: dict[str, Any] = {"__name__": "tests", "__witness__": witness}
+    for name in functions:
+        namespace[name] = _proxy(witness, name)
+    exec(compile(source, "tests.py", "exec", dont_inherit=True), namespace)
+    exec(compile(_tests_function(groups, functions, witness), "tests.py", "exec", dont_inherit=True), namespace)
+    num_left = len(groups)
+    for error in namespace["__tests__"]():
+        outcome = witness.outcome(error)
+        yield outcome
+        num_left -= 1
+        if isinstance(error, ProgramFailed) and error.outcome.get("status") != "raised":
+            return  # it may have ended, and calling it again would say so once more
+    for _ in range(num_left):  # the tests returned early: the rest was not to be tested
+        yield {"status": "passed"}
+
+
+def _proxy(witness: Witness, name: str) -> Callable[..., Any]:
+    def proxy(*args: Any, **kwargs: Any) -> Any:
+        return witness.call(name, args, kwargs)
+
+    return proxy
+
+
+def _tests_function(groups: Sequence[str], functions: Sequence[str], witness: Witness) -> ast.Module:
+    module = ast.parse("def __tests__():\n    yield")
+    function = module.body[0]
+    assert isinstance(function, ast.FunctionDef)
+    function.body = []
+    for text in groups:
+        (block,) = ast.parse(_GROUP).body
+        assert isinstance(block, ast.Try)
+        tree = _Witnessed(text, frozenset(functions), witness.texts).visit(ast.parse(text))
+        block.body = tree.body
+        function.body.append(block)
+    return ast.fix_missing_locations(module)
+
+
+class _Witnessed(ast.NodeTransformer):
+    """Rewrites asserts so that the witness learns which one is evaluated, and both sides of `f(...) == expected`."""
+
+    def __init__(self, source: str, functions: frozenset[str], texts: list[str]) -> None:
+        self.source, self.functions, self.texts = source, functions, texts
+
+    def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+        """`__witness__.begin(n)` and the assert."""
+        self.texts.append(f"assert {ast.get_source_segment(self.source, node.test)}")
+        test = node.test
+        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+            left, right = test.left, test.comparators[0]
+            if self._is_call(left) and not self._calls(right):
+                node.test = _method("equal", left, right)
+            elif self._is_call(right) and not self._calls(left):
+                node.test = _method("equal_reversed", left, right)
+        return [ast.Expr(_method("begin", ast.Constant(len(self.texts) - 1))), node]
+
+    def _is_call(self, node: ast.expr) -> bool:
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self.functions
+
+    def _calls(self, node: ast.expr) -> bool:
+        return any(isinstance(part, ast.Name) and part.id in self.functions for part in ast.walk(node))
+
+
+def _method(name: str, *arguments: ast.expr) -> ast.Call:
+    function = ast.Attribute(ast.Name("__witness__", ast.Load()), name, ast.Load())
+    return ast.Call(function, list(arguments), [])
