@@ -1,4 +1,4 @@
-"""Sandboxes of every kind for tests. Without a Docker engine its tests are skipped, in CI (variable CI set) they fail."""
+"""Sandboxes of every kind for tests. Where no Docker engine is, its tests are skipped; in CI (variable CI) they fail."""
 
 import os
 import subprocess

@@ -1,0 +1,210 @@
+"""Containers of a Docker engine, each with a warm runner inside; under gVisor where the config says so.
+
+No network, a read-only root, a small work folder in memory, no capability, no new privileges, the engine's filter of
+system calls, a user of its own, and limits that the kernel keeps even if the runner should fail to. The container lives
+as long as its connection: without it the runner's stdin ends, the runner exits and the engine removes the container.
+"""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from docker.errors import APIError, ImageNotFound
+from docker.types import LogConfig, Ulimit
+
+from env_workers.runner.bundle import boot_command
+from env_workers.sandbox.attach import AttachStream
+from env_workers.sandbox.channel import Channel
+from env_workers.sandbox.client import RunnerClient, RunnerConversation
+from env_workers.sandbox.engine import (
+    ENGINE_ERRORS,
+    Containers,
+    EngineFacts,
+    address,
+    connect,
+    examine,
+    no_image,
+    unavailable,
+)
+from env_workers.sandbox.ownership import LIFETIME_S, labels
+from env_workers.sandbox.protocol import Mode
+from sdpo.config import GvisorSandbox
+from sdpo.errors import InfrastructureError, SandboxUnavailable
+
+START_TIMEOUT_S = 30.0
+LAST_WORDS_S = 2.0
+PYTHON = "python3"
+RUNNER_MIB = 96
+"""Memory of the runner and of the processes that it holds ready, beside what an execution and its files may take."""
+RUNNER_PROCESSES = 8
+_UIDS = (2**30, 2**30 - 1)
+_UIDS_OF_A_REMAPPED_USER = (10_000, 50_000)
+_NO_IPC_OBJECTS = {
+    "kernel.shmmni": "0",
+    "kernel.msgmni": "0",
+    "kernel.sem": "0 0 0 0",
+    "fs.mqueue.queues_max": "0",
+}
+
+_worked: set[Containers] = set()
+"""Configs under which a container has started in this process: what fails from then on has broken."""
+
+
+class DockerContainer:
+    """A `Sandbox`. `owner` is "run-incarnation"; with `worker` it goes into the container's labels."""
+
+    def __init__(self, config: Containers, owner: str = "", worker: str = "") -> None:
+        self._config, self._owner, self._worker = config, owner, worker
+        self._engine: Any = None
+        self._container: str | None = None
+        self._stream: AttachStream | None = None
+        self._client: RunnerClient | None = None
+        self._retire_at = 0.0
+
+    def start(self) -> Mapping[str, Any]:
+        """See `Sandbox.start`."""
+        try:
+            engine_facts, facts = self._start()
+        except (SandboxUnavailable, InfrastructureError) as error:
+            self.close()
+            raise self._broken(error) from None
+        except ENGINE_ERRORS as error:
+            self.close()
+            raise self._broken(self._explain(error)) from None
+        _worked.add(self._config)
+        return {
+            "kind": self._config.kind,
+            "engine": address(self._config),
+            "engine_version": engine_facts.version,
+            "image": self._config.image,
+            "container": self._container,
+            **facts,
+        }
+
+    def execute(
+        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
+    ) -> Any:
+        """See `Sandbox.execute`."""
+        return self._running().execute(source, calls, time_limit_s, shared)
+
+    def converse(
+        self, mode: Mode, program: Mapping[str, Any], time_limit_s: float, wall_time_s: float | None = None
+    ) -> RunnerConversation:
+        """See `Sandbox.converse`."""
+        return self._running().converse(mode, program, time_limit_s, wall_time_s)
+
+    @property
+    def worn(self) -> bool:
+        """See `Sandbox.worn`."""
+        return self._running().worn or time.monotonic() > self._retire_at
+
+    @property
+    def why_worn(self) -> str:
+        """See `Sandbox.why_worn`."""
+        return self._running().why_worn if self._running().worn else "age"
+
+    def close(self) -> None:
+        """See `Sandbox.close`. Where the engine is away, the end of its stdin ends the container."""
+        container, stream, engine = self._container, self._stream, self._engine
+        self._container = self._stream = self._engine = self._client = None
+        if stream is not None:
+            stream.close()
+        if engine is not None:
+            if container is not None:
+                with contextlib.suppress(*ENGINE_ERRORS):
+                    engine.remove_container(container, force=True, v=True)
+            engine.close()
+
+    def _start(self) -> tuple[EngineFacts, dict[str, Any]]:
+        config = self._config
+        engine_facts = examine(config, address(config))
+        self._engine = engine = connect(config)
+        first, count = _UIDS_OF_A_REMAPPED_USER if engine_facts.remaps_users else _UIDS
+        uid = first + secrets.randbelow(count)
+        self._container = engine.create_container(
+            config.image,
+            command=boot_command(PYTHON),
+            entrypoint=[],
+            user=f"{uid}:{uid}",
+            hostname="sandbox",
+            working_dir="/",
+            stdin_open=True,
+            labels=labels(self._owner, self._worker),
+            host_config=engine.create_host_config(**host_options(config, uid)),
+        )["Id"]
+        self._stream = AttachStream(
+            engine.attach_socket(self._container, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        )
+        engine.start(self._container)
+        self._retire_at = time.monotonic() + LIFETIME_S
+        client = RunnerClient(Channel(self._stream), config, own_uid=not isinstance(config, GvisorSandbox))
+        facts = self._boot(client)
+        self._client = client
+        return engine_facts, facts
+
+    def _boot(self, client: RunnerClient) -> dict[str, Any]:
+        assert self._stream is not None
+        try:
+            return client.boot(START_TIMEOUT_S)
+        except InfrastructureError as error:
+            self._stream.read_rest(LAST_WORDS_S)
+            complaint = " ".join(self._stream.complaint.split())[-500:]
+            if not complaint:
+                raise
+            raise SandboxUnavailable(
+                f"env.sandbox.image={self._config.image}: the runner does not start in it; Python 3.11 or newer is "
+                f"needed ({error}: {complaint})"
+            ) from None
+
+    def _running(self) -> RunnerClient:
+        if self._client is None:
+            raise InfrastructureError("the sandbox is not running")
+        return self._client
+
+    def _explain(self, error: BaseException) -> SandboxUnavailable:
+        if isinstance(error, ImageNotFound):
+            return no_image(self._config)
+        if not isinstance(error, APIError):
+            return unavailable(self._config, error)
+        cause = " ".join(str(error.explanation or error).split())[:500]
+        return SandboxUnavailable(
+            f"env.sandbox.kind={self._config.kind}: the Docker engine at {address(self._config)} refuses a container "
+            f"of the image {self._config.image}: {cause}"
+        )
+
+    def _broken(self, error: SandboxUnavailable | InfrastructureError) -> SandboxUnavailable | InfrastructureError:
+        return InfrastructureError(str(error)) if self._config in _worked else error
+
+
+def host_options(config: Containers, uid: int) -> dict[str, Any]:
+    """What the engine is asked to keep a container to."""
+    memory_bytes = (config.memory_mib + config.disk_mib + RUNNER_MIB) * 2**20
+    work_folder = (
+        f"rw,noexec,nosuid,nodev,size={config.disk_mib * 2**20},nr_inodes={config.max_files + 1},mode=0700,"
+        f"uid={uid},gid={uid}"
+    )
+    options: dict[str, Any] = {
+        "network_mode": "none",
+        "dns": ["127.0.0.1"],  # or the host's resolver is copied in
+        "dns_search": ["."],
+        "read_only": True,
+        "tmpfs": {"/tmp": work_folder},
+        "ipc_mode": "none",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "mem_limit": memory_bytes,
+        "memswap_limit": memory_bytes,
+        "pids_limit": config.max_processes + RUNNER_PROCESSES,
+        "nano_cpus": int(config.cpus * 1e9),
+        "oom_score_adj": 500,
+        "ulimits": [Ulimit(name=name, soft=0, hard=0) for name in ("core", "memlock", "msgqueue")],
+        "sysctls": _NO_IPC_OBJECTS,
+        "log_config": LogConfig(type="none"),
+        "init": False,
+        "auto_remove": True,
+    }
+    if isinstance(config, GvisorSandbox):
+        return {**options, "runtime": config.runtime}
+    return {**options, "cgroupns": "private"}

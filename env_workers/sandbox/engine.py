@@ -1,0 +1,94 @@
+"""The Docker engine: where it is, what it must be able to do, and one clear line when it cannot."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import docker
+from docker.errors import DockerException
+from requests.exceptions import RequestException
+
+from sdpo.config import DockerSandbox, GvisorSandbox
+from sdpo.errors import SandboxUnavailable
+
+Containers = DockerSandbox | GvisorSandbox
+ENGINE_ERRORS = (DockerException, RequestException, OSError)
+"""What the `docker` package lets through when an engine refuses, breaks or is away."""
+DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
+QUESTION_TIMEOUT_S = 30.0
+_LIMITS = {"MemoryLimit": "memory", "PidsLimit": "the number of processes", "CpuCfsQuota": "processor time"}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine said of itself. `remaps_users`: only uids below 65536 exist in its containers."""
+
+    version: str
+    remaps_users: bool
+
+
+def address(config: Containers) -> str:
+    """Where the engine is asked for."""
+    return config.engine or os.environ.get("DOCKER_HOST") or DEFAULT_ADDRESS
+
+
+def connect(config: Containers) -> Any:
+    """A client of its own connections (docker.APIClient); close it. Raises one of ENGINE_ERRORS."""
+    options = docker.utils.kwargs_from_env()
+    return docker.APIClient(**{**options, "base_url": address(config)}, version="auto", timeout=QUESTION_TIMEOUT_S)
+
+
+def unavailable(config: Containers, error: BaseException) -> SandboxUnavailable:
+    """The engine does not answer."""
+    cause = str(error.__cause__ or error.__context__ or error).splitlines()[0][:300]
+    return SandboxUnavailable(
+        f"env.sandbox.kind={config.kind}: no Docker engine answers at {address(config)} ({cause}); start it, let this "
+        "user reach it, or set env.sandbox.engine or DOCKER_HOST"
+    )
+
+
+def no_image(config: Containers) -> SandboxUnavailable:
+    """The engine does not have the image."""
+    return SandboxUnavailable(
+        f"env.sandbox.image={config.image}: the Docker engine at {address(config)} has no such image; build it with "
+        "`make env-image`, or pull or name another one"
+    )
+
+
+@cache
+def examine(config: Containers, where: str) -> EngineFacts:
+    """Checks once per process that the engine at `where` can do all that a sandbox relies on.
+
+    Raises SandboxUnavailable, or one of ENGINE_ERRORS where it does not answer.
+    """
+    client = connect(config)
+    try:
+        info = client.info()
+    finally:
+        client.close()
+    for name, what in _LIMITS.items():
+        if not info.get(name):
+            raise SandboxUnavailable(f"the Docker engine at {where} cannot limit {what} ({name} in `docker info`)")
+    if isinstance(config, GvisorSandbox):
+        _check_runtime(config, where, info)
+    options = info.get("SecurityOptions") or []
+    if isinstance(config, DockerSandbox) and not any(_filters(option) for option in options):
+        raise SandboxUnavailable(
+            f"the Docker engine at {where} does not filter system calls (seccomp in `docker info`)"
+        )
+    remaps = any(option.startswith(("name=userns", "name=rootless")) for option in options)
+    return EngineFacts(version=str(info.get("ServerVersion")), remaps_users=remaps)
+
+
+def _check_runtime(config: GvisorSandbox, where: str, info: dict[str, Any]) -> None:
+    runtimes = sorted(info.get("Runtimes") or {})
+    if config.runtime not in runtimes:
+        raise SandboxUnavailable(
+            f"env.sandbox.runtime={config.runtime}: the Docker engine at {where} has no such runtime; it has "
+            f"{', '.join(runtimes)}; add gVisor to it, for example with dockerd --add-runtime=runsc=/usr/bin/runsc"
+        )
+
+
+def _filters(option: str) -> bool:
+    return option.startswith("name=seccomp") and "unconfined" not in option

@@ -1,0 +1,57 @@
+"""Whose a container is, in its labels, and whether that owner still lives."""
+
+import os
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+LIFETIME_S = 12 * 3600.0
+"""A worker replaces a container of this age."""
+FOREIGN_AGE_S = 2 * LIFETIME_S
+"""A container of this age is nobody's, whoever made it. More than a lifetime and the longest execution together."""
+RUN, INCARNATION, WORKER, CREATED = "sdpo.run", "sdpo.incarnation", "sdpo.worker", "sdpo.created"
+PLACE, PROCESS = "sdpo.place", "sdpo.process"
+
+
+def labels(owner: str, worker: str) -> dict[str, str]:
+    """Labels of a container of this process. `owner` is "run-incarnation"."""
+    run, _, incarnation = owner.rpartition("-")
+    return {
+        RUN: run,
+        INCARNATION: incarnation,
+        WORKER: worker,
+        CREATED: str(int(time.time())),
+        PLACE: _place(),
+        PROCESS: f"{os.getpid()}/{_started(os.getpid())}",
+    }
+
+
+def is_orphan(of: Mapping[str, str], now_s: float) -> bool:
+    """Whether nobody can want the container with these labels any more. `now_s` as of time.time().
+
+    The owner is looked up where its process numbers mean something here: same boot, same PID namespace. Of any other
+    owner only the age can be told.
+    """
+    if now_s - float(of[CREATED]) > FOREIGN_AGE_S:
+        return True
+    if of.get(PLACE) != _place():
+        return False
+    pid, _, started = of[PROCESS].partition("/")
+    return _started(int(pid)) != started
+
+
+@cache
+def _place() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+
+
+def _started(pid: int) -> str | None:
+    """When that process started, in clock ticks since the boot; None when there is none that lives."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = state[state.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else fields[19]
