@@ -17,7 +17,16 @@ from sdpo.errors import ConfigError, SdpoError, TaskFileError, UserError
 from sdpo.show import show
 from sdpo.types import Message, Task, Verdict
 
-BUILT_IN: Mapping[str, str] = {"code": "env_workers.code.environment:CodeEnvironment"}
+BUILT_IN: Mapping[str, str] = {
+    "code": "env_workers.code.environment:CodeEnvironment",
+    "code_retry": "env_workers.code_retry:CodeRetryEnvironment",
+    "multiple_choice": "env_workers.multiple_choice:MultipleChoiceEnvironment",
+    "tool_matching": "env_workers.tool_matching.environment:ToolMatchingEnvironment",
+    "tools": "env_workers.tools.environment:ToolsEnvironment",
+    "tools_native": "env_workers.tools.environment:NativeToolsEnvironment",
+    "math": "env_workers.mathematics:MathEnvironment",
+    "reasoning_gym": "env_workers.reasoning:ReasoningGymEnvironment",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
