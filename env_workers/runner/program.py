@@ -54,7 +54,7 @@ def serve_calls(
     with _module("solution") as namespace:
         failure = code if isinstance(code, dict) else _load(code, namespace, stdio)
         for call in calls:
-            yield dict(failure) if failure else _captured(stdio, "", partial(_call, namespace, call, stdio))
+            yield dict(failure) if failure else _captured(stdio, "", partial(_call, namespace, call, stdio, answer))
 
 
 def compile_program(source: str) -> types.CodeType | Outcome:

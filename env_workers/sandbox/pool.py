@@ -1,0 +1,162 @@
+"""The warm sandboxes of one env worker, for any number of threads."""
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from env_workers.environment import AssertProgram
+from env_workers.sandbox import asserts
+from env_workers.sandbox.bubblewrap import Bubblewrap
+from env_workers.sandbox.client import GRACE_S
+from env_workers.sandbox.lease import FAULTS_TO_BLAME, SandboxLease
+from env_workers.sandbox.protocol import Sandbox
+from sdpo.config import BubblewrapSandbox, EnvConfig
+from sdpo.errors import InfrastructureError
+
+START_TIMEOUT_S = 60.0
+"""The longest that any kind of sandbox may take to start or to fail at it."""
+CLOSE_TIMEOUT_S = 10.0
+"""The longest that any kind of sandbox takes to be closed."""
+
+
+def execution_deadline_s(config: EnvConfig) -> float:
+    """The longest that one call of a pool's `execute` or `judge_asserts` can take once it has a free slot.
+
+    Up to five rounds (two faults of the program's own, two of the asserts', one in a used sandbox), each with two
+    sandboxes to be closed, started and tried with the canary, and one execution.
+    """
+    wall_s = config.sandbox.wall_time_s + 3 * GRACE_S
+    sandbox_s = CLOSE_TIMEOUT_S + START_TIMEOUT_S + wall_s
+    return (2 * FAULTS_TO_BLAME + 1) * (2 * sandbox_s + wall_s + asserts.THINKING_S)
+
+
+def make_sandbox(config: EnvConfig, owner: str, worker: str) -> Sandbox:
+    """A sandbox of the configured kind, not started. `owner` and `worker` mark whose it is."""
+    if isinstance(config.sandbox, BubblewrapSandbox):
+        return Bubblewrap(config.sandbox, owner=owner)
+    from env_workers.sandbox.docker import DockerContainer  # its package is needed only for this kind
+
+    return DockerContainer(config.sandbox, owner=owner, worker=worker)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """Room for one execution: a sandbox for programs and, once asserts were judged, one for those."""
+
+    programs: SandboxLease
+    asserts: SandboxLease
+    num_executions: int = 0
+    execution_s: float = 0.0
+    leases: tuple[SandboxLease, SandboxLease] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.leases = (self.programs, self.asserts)
+
+
+class SandboxPool:
+    """An `Executor` with `config.sandboxes_per_worker` slots. Nothing is started before it is needed."""
+
+    def __init__(
+        self,
+        config: EnvConfig,
+        owner: str,
+        worker: str,
+        make: Callable[[EnvConfig, str, str], Sandbox] = make_sandbox,
+    ) -> None:
+        self._config = config
+        self._make = lambda: make(config, owner, worker)
+        # A sandbox dies with the thread that started it (bubblewrap): these live as long as the pool.
+        self._starters = ThreadPoolExecutor(config.sandboxes_per_worker, thread_name_prefix="sandbox-starter")
+        self._slots = [self._new_slot() for _ in range(config.sandboxes_per_worker)]
+        self._free: queue.LifoQueue[_Slot] = queue.LifoQueue()
+        for slot in self._slots:
+            self._free.put(slot)
+        self._closing = threading.Event()
+
+    def execute(
+        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
+    ) -> Any:
+        """See `Executor.execute`. Waits for a free slot."""
+        with self._slot() as slot:
+            return slot.programs.execute(source, calls, time_limit_s, shared=shared)
+
+    def judge_asserts(self, source: str, test: AssertProgram, time_limit_s: float) -> Any:
+        """See `Executor.judge_asserts`. Waits for a free slot."""
+        with self._slot() as slot:
+            wall_time_s = self._config.sandbox.wall_time_s
+            return asserts.judge_asserts(slot.programs, slot.asserts, source, test, time_limit_s, wall_time_s)
+
+    def check(self) -> float:
+        """Starts a sandbox if there is none and runs the canary; seconds that took.
+
+        Where every slot is at work, work is the check: 0. Raises SandboxUnavailable or InfrastructureError.
+        """
+        try:
+            slot = self._free.get_nowait()
+        except queue.Empty:
+            return 0.0
+        try:
+            return slot.programs.check()
+        finally:
+            self._free.put(slot)
+
+    def close(self) -> None:
+        """Ends every sandbox, those at work too: their executions raise InfrastructureError."""
+        self._closing.set()
+        for slot in self._slots:
+            for lease in slot.leases:
+                lease.close()
+        self._starters.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a sandbox said of itself when it started; empty before the first did."""
+        return next((lease.facts for slot in self._slots for lease in slot.leases if lease.facts), {})
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """sandboxes_started, sandboxes_thrown_away (by why), executions, execution_s (seconds in slots)."""
+        leases = [lease for slot in self._slots for lease in slot.leases]
+        thrown_away = sum((lease.thrown_away for lease in leases), Counter[str]())
+        return {
+            "sandboxes_started": sum(lease.num_started for lease in leases),
+            "sandboxes_thrown_away": dict(thrown_away),
+            "executions": sum(slot.num_executions for slot in self._slots),
+            "execution_s": sum(slot.execution_s for slot in self._slots),
+        }
+
+    def _new_slot(self) -> _Slot:
+        return _Slot(SandboxLease(self._make, self._start), SandboxLease(self._make, self._start))
+
+    @contextmanager
+    def _slot(self) -> Iterator[_Slot]:
+        try:
+            slot = self._free.get(timeout=execution_deadline_s(self._config))
+        except queue.Empty:
+            raise InfrastructureError("no sandbox of this env worker became free in time") from None
+        begin = time.monotonic()
+        try:
+            if self._closing.is_set():
+                raise InfrastructureError("the env worker is closing")
+            yield slot
+        finally:
+            slot.num_executions += 1
+            slot.execution_s += time.monotonic() - begin
+            self._free.put(slot)
+
+    def _start(self, sandbox: Sandbox) -> Mapping[str, Any]:
+        if self._closing.is_set():
+            raise InfrastructureError("the env worker is closing")
+        starting = self._starters.submit(sandbox.start)
+        try:
+            return starting.result(START_TIMEOUT_S)
+        except FutureTimeout:
+            starting.add_done_callback(lambda _: sandbox.close())
+            raise InfrastructureError(f"the sandbox did not start within {START_TIMEOUT_S:g} s") from None
