@@ -21,10 +21,7 @@ from env_workers.environment import (
     Session,
     load_environment,
 )
-from env_workers.sandbox.bubblewrap import CLOSE_TIMEOUT_S, START_TIMEOUT_S
-from env_workers.sandbox.client import GRACE_S
-from env_workers.sandbox.lease import FAULTS_TO_BLAME
-from env_workers.sandbox.locked import SandboxPool
+from env_workers.sandbox.pool import SandboxPool, execution_deadline_s
 from env_workers.sessions import History, Sessions, close
 from env_workers.travel import Luggage, discard, unpack
 from sdpo.config import EnvConfig
@@ -42,10 +39,9 @@ def max_concurrency(config: EnvConfig) -> int:
 
 
 def judge_deadline_s(config: EnvConfig) -> float:
-    """The longest that an environment's answer to one turn can take: three executions, each with a sandbox start and
-    a canary. A call with a history may have to play all of its turns."""
-    one = START_TIMEOUT_S + CLOSE_TIMEOUT_S + 2 * (config.sandbox.wall_time_s + 2 * GRACE_S)
-    return (FAULTS_TO_BLAME + 1) * one
+    """The longest that an environment's answer to one turn can take where it executes one program. A call with a
+    history may have to play all of its turns."""
+    return execution_deadline_s(config)
 
 
 class EnvWorker:

@@ -5,6 +5,7 @@ own, and as everywhere (see `env_workers.sandbox.lease`) the same one in two fre
 """
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from env_workers.environment import AssertProgram, SandboxViolation
@@ -27,24 +28,31 @@ class _AssertsFault(InfrastructureError):
         self.outcome = outcome
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Seconds for a call of the program and for all of them; the asserts may take THINKING_S more.
+
+    Nothing is tried again after `retry_until`, a time of time.monotonic().
+    """
+
+    call_s: float
+    wall_s: float
+    retry_until: float
+
+
 def judge_asserts(
-    programs: SandboxLease,
-    asserts: SandboxLease,
-    source: str,
-    test: AssertProgram,
-    time_limit_s: float,
-    wall_time_s: float,
+    programs: SandboxLease, asserts: SandboxLease, source: str, test: AssertProgram, times: Times
 ) -> list[Any]:
     """One record a group (see `env_workers.runner.asserts`), not_run where the program or the asserts ended before.
 
-    wall_time_s is the program's; the asserts may take THINKING_S more. A limit that the program's values drive the
+    A limit that the program's values drive the
     asserts over twice, in fresh sandboxes, is that group's record. Raises SandboxViolation when the program breaks
     every fresh sandbox, InfrastructureError when the asserts do.
     """
     program_faults = asserts_faults = 0
     while True:
         program_is_fresh, asserts_are_fresh = programs.ensure(), asserts.ensure()
-        dialogue = _Dialogue(test, time_limit_s, wall_time_s)
+        dialogue = _Dialogue(test, times)
         try:
             return dialogue.run(programs, asserts, source)
         except _AssertsFault as fault:
@@ -54,23 +62,30 @@ def judge_asserts(
                 if dialogue.num_answers and fault.outcome and fault.outcome.get("status") in _LIMITS:
                     return dialogue.records(fault.outcome)
                 raise InfrastructureError(f"the asserts' sandbox: {fault}") from None
+            _give_up_in_time(times, fault)
         except InfrastructureError as error:
             programs.discard("fault")
             program_faults += program_is_fresh
             if program_faults == FAULTS_TO_BLAME:
                 raise SandboxViolation(str(error)) from None
+            _give_up_in_time(times, error)
+
+
+def _give_up_in_time(times: Times, error: InfrastructureError) -> None:
+    if time.monotonic() > times.retry_until:
+        raise InfrastructureError(f"no time to try again: {error}")
 
 
 class _Dialogue:
-    def __init__(self, test: AssertProgram, time_limit_s: float, wall_time_s: float) -> None:
-        self._test, self._time_limit_s, self._wall_time_s = test, time_limit_s, wall_time_s
-        self._deadline = time.monotonic() + wall_time_s + THINKING_S + GRACE_S
+    def __init__(self, test: AssertProgram, times: Times) -> None:
+        self._test, self._times = test, times
+        self._deadline = time.monotonic() + times.wall_s + THINKING_S + GRACE_S
         self._outcomes: list[Any] = []
         self.num_answers = 0
 
     def run(self, programs: SandboxLease, asserts: SandboxLease, source: str) -> list[Any]:
         """Both conversations, from the first word to the last. Raises InfrastructureError."""
-        program = programs.sandbox.converse("candidate", {"source": source}, self._time_limit_s, self._wall_time_s)
+        program = programs.sandbox.converse("candidate", {"source": source}, self._times.call_s, self._times.wall_s)
         judge: Conversation | None = None
         try:
             judge = _of_asserts(lambda: self._open(asserts))
@@ -95,7 +110,7 @@ class _Dialogue:
             "source": self._test.source,
             "groups": list(self._test.groups),
         }
-        return asserts.sandbox.converse("asserts", test, THINKING_S, self._wall_time_s + THINKING_S)
+        return asserts.sandbox.converse("asserts", test, THINKING_S, self._times.wall_s + THINKING_S)
 
     def _talk(self, program: Conversation, judge: Conversation) -> None:
         while True:

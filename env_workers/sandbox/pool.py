@@ -20,21 +20,27 @@ from env_workers.sandbox.protocol import Sandbox
 from sdpo.config import BubblewrapSandbox, EnvConfig
 from sdpo.errors import InfrastructureError
 
-START_TIMEOUT_S = 60.0
-"""The longest that any kind of sandbox may take to start or to fail at it."""
-CLOSE_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 35.0
+"""The longest that any kind of sandbox takes to start or to fail at it."""
+CLOSE_TIMEOUT_S = 5.0
 """The longest that any kind of sandbox takes to be closed."""
+SLOT_TIMEOUT_S = 20.0
+"""How long a call waits for a free slot."""
 
 
 def execution_deadline_s(config: EnvConfig) -> float:
-    """The longest that one call of a pool's `execute` or `judge_asserts` can take once it has a free slot.
+    """The longest that one call of a pool's `execute` or `judge_asserts` takes.
 
-    Up to five rounds (two faults of the program's own, two of the asserts', one in a used sandbox), each with two
-    sandboxes to be closed, started and tried with the canary, and one execution.
+    Each may go three or more rounds (see `env_workers.sandbox.lease`), every one with fresh sandboxes and their
+    canaries; `judge_asserts` begins no other round after the time that one can take.
     """
-    wall_s = config.sandbox.wall_time_s + 3 * GRACE_S
-    sandbox_s = CLOSE_TIMEOUT_S + START_TIMEOUT_S + wall_s
-    return (2 * FAULTS_TO_BLAME + 1) * (2 * sandbox_s + wall_s + asserts.THINKING_S)
+    return SLOT_TIMEOUT_S + max((FAULTS_TO_BLAME + 1) * _round_s(config, 1), 2 * _round_s(config, 2))
+
+
+def _round_s(config: EnvConfig, num_sandboxes: int) -> float:
+    limit_s = config.sandbox.wall_time_s + 2 * GRACE_S
+    thinking_s = asserts.THINKING_S if num_sandboxes == 2 else 0.0
+    return num_sandboxes * (CLOSE_TIMEOUT_S + START_TIMEOUT_S + limit_s) + limit_s + thinking_s
 
 
 def make_sandbox(config: EnvConfig, owner: str, worker: str) -> Sandbox:
@@ -90,8 +96,12 @@ class SandboxPool:
     def judge_asserts(self, source: str, test: AssertProgram, time_limit_s: float) -> Any:
         """See `Executor.judge_asserts`. Waits for a free slot."""
         with self._slot() as slot:
-            wall_time_s = self._config.sandbox.wall_time_s
-            return asserts.judge_asserts(slot.programs, slot.asserts, source, test, time_limit_s, wall_time_s)
+            times = asserts.Times(
+                call_s=time_limit_s,
+                wall_s=self._config.sandbox.wall_time_s,
+                retry_until=time.monotonic() + _round_s(self._config, 2),
+            )
+            return asserts.judge_asserts(slot.programs, slot.asserts, source, test, times)
 
     def check(self) -> float:
         """Starts a sandbox if there is none and runs the canary; seconds that took.
@@ -138,7 +148,7 @@ class SandboxPool:
     @contextmanager
     def _slot(self) -> Iterator[_Slot]:
         try:
-            slot = self._free.get(timeout=execution_deadline_s(self._config))
+            slot = self._free.get(timeout=SLOT_TIMEOUT_S)
         except queue.Empty:
             raise InfrastructureError("no sandbox of this env worker became free in time") from None
         begin = time.monotonic()
