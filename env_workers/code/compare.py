@@ -1,6 +1,5 @@
 """Equality of outputs: by value and exact built-in type (1, True and 1.0 all differ); text without line-end blanks."""
 
-from collections.abc import Hashable
 from typing import Any
 
 
@@ -18,14 +17,14 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def _canonical(value: Any) -> Hashable:
+def _canonical(value: Any) -> Any:
     name = type(value).__name__
     if isinstance(value, list | tuple):
         return (name, tuple(_canonical(item) for item in value))
     if isinstance(value, set | frozenset):
         return (name, frozenset(_canonical(item) for item in value))
     if isinstance(value, dict):
-        return (name, frozenset((_canonical(key), _canonical(item)) for key, item in value.items()))
+        return (name, {_canonical(key): _canonical(item) for key, item in value.items()})
     if isinstance(value, float) and value != value:
         return (name, "nan")
     return (name, value)

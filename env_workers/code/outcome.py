@@ -97,7 +97,7 @@ def _parse(record: Any) -> Outcome:
             line=int(fields.get("line", 0)),
             code=int(fields.get("code", 0)),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # OverflowError: the int of an infinite float
         return Outcome(status="garbled")
 
 

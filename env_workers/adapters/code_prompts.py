@@ -1,0 +1,55 @@
+"""Questions to a coding model, in the shape of the paper's: the role, the problem, the time limit, one fenced block."""
+
+import ast
+import re
+import textwrap
+
+from sdpo.types import Message
+
+_ROLE = (
+    "You are a coding expert. Solve the problem below with a correct Python program that meets its specification and "
+    "passes all of its tests. {limit} You may think the problem through first. At the end, give the complete program "
+    "in one block that is fenced with ```python and ```."
+)
+_TYPING = ("Any", "Callable", "DefaultDict", "Deque", "Dict", "Iterable", "List", "Optional", "Set", "Tuple", "Union")
+_METHOD = re.compile(r"(?ms)^[ \t]+(?=def )")
+_SELF = re.compile(r"\(\s*self\s*,?\s*")
+
+
+def question(text: str, time_limit_s: float) -> tuple[Message, ...]:
+    """One user message; `time_limit_s` is what the model is told of one test's time."""
+    seconds = f"{time_limit_s:g} second{'' if time_limit_s == 1 else 's'}"
+    role = _ROLE.format(limit=f"The time limit of each test is {seconds}.")
+    return (Message(role="user", content=f"{role}\n\n{text.strip()}"),)
+
+
+def with_starter(text: str, starter: str) -> str:
+    """A problem that names the function to write."""
+    return f"{text.strip()}\n\nThe program must define this function:\n```python\n{starter.strip()}\n```"
+
+
+def plain_function(starter: str) -> str:
+    """Starter code of a method as that of a function: no class around it, no `self`, and the imports it needs."""
+    start = _METHOD.search(starter)
+    body = starter[start.start() :] if start else starter
+    function = _SELF.sub("(", textwrap.dedent(body).rstrip(), count=1)
+    names = [name for name in _TYPING if re.search(rf"\b{name}\b", function)]
+    return f"from typing import {', '.join(names)}\n\n{function}" if names else function
+
+
+def completion(prompt: str) -> str:
+    """A function to complete, given as source."""
+    return f"Complete this program; it must hold its imports and helpers too:\n```python\n{prompt.strip()}\n```"
+
+
+def with_asserts(text: str, asserts: list[str]) -> str:
+    """A problem whose function is named by examples of asserts."""
+    shown = "\n".join(source.strip() for source in asserts)
+    return f"{text.strip()}\n\nThe program must pass asserts such as:\n```python\n{shown}\n```"
+
+
+def helpers_of(prompt: str, entry_point: str) -> str:
+    """What a prompt defines beside the function to complete: imports and helpers. Raises SyntaxError."""
+    module = ast.parse(f"{prompt.rstrip()}\n    pass\n")
+    kept = [n for n in module.body if not (isinstance(n, ast.FunctionDef) and n.name == entry_point)]
+    return "\n".join(map(ast.unparse, kept))

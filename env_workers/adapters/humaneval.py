@@ -1,0 +1,49 @@
+"""HumanEval: functions to complete, tested by `check(candidate)`.
+
+A record: `task_id`, `prompt` (imports, helpers, and the function's head with its docstring), `entry_point`, `test`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from env_workers.adapters import Purpose
+from env_workers.adapters.assert_tasks import carried
+from env_workers.adapters.code_prompts import completion, helpers_of, question
+from env_workers.adapters.fields import Options, bad_field, text_field
+from env_workers.adapters.records import read_records
+from sdpo.types import Task
+
+
+def humaneval(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
+    """One task a record, judged by environment `code`; training and evaluation use the same tests.
+
+    Options: `prompt_time_limit_s` (default 1): the limit of one test that the model is told. `unsupported`: what becomes
+    of a task whose tests no proxy carries (docs/assert-tests.md): refuse (default); skip, and the count is logged; open,
+    which needs `env.allow_open_asserts`.
+    """
+    chosen = Options("humaneval", options, ("prompt_time_limit_s", "unsupported"))
+    told_s = chosen.integer("prompt_time_limit_s", 1, at_least=1)
+    tasks = (_task(where, record, told_s) for where, record in read_records(path, options))
+    return carried(path, tasks, chosen)
+
+
+def _task(where: str, record: Mapping[str, Any], told_s: int) -> Task:
+    prompt, entry_point = text_field(where, record, "prompt"), text_field(where, record, "entry_point")
+    try:
+        helpers = helpers_of(prompt, entry_point)
+    except SyntaxError as error:
+        raise bad_field(
+            where, "prompt", prompt, f"Python that ends with the head of a function ({error.msg})"
+        ) from None
+    test = {
+        "kind": "asserts",
+        "entry_point": entry_point,
+        "setup": helpers,
+        "check": text_field(where, record, "test"),
+    }
+    return Task(
+        id=text_field(where, record, "task_id"),
+        messages=question(completion(prompt), told_s),
+        environment="code",
+        payload={"tests": [test]},
+    )
