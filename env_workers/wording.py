@@ -2,8 +2,6 @@
 
 import re
 
-_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
-_PATH = re.compile(r"(?<![\w./:])/(?:[\w.+-]+/)+[\w.+-]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _CUT = " ... "
 
@@ -38,11 +36,6 @@ def quote(text: str, max_chars: int = 80) -> str:
 def printable(text: str) -> str:
     """`text` with ? for control characters (tabs and line feeds stay) and for lone surrogates."""
     return _UNPRINTABLE.sub("?", text)
-
-
-def scrub(text: str) -> str:
-    """`printable`, without what differs from one execution to the next: addresses and paths."""
-    return _PATH.sub("<path>", _ADDRESS.sub("0x...", printable(text)))
 
 
 def words(names: list[str], last: str = "and") -> str:

@@ -1,7 +1,7 @@
-"""The helper's loop: a JSON line in, a JSON line out. Started by `env_workers.verifier.host`, sealed before the first.
+"""The helper's loop: a JSON line in, a JSON line out. Started by `env_workers.verifier.host`; sealed before it serves.
 
-An answer is {"result": ...}, or {"overrun": memory | depth | evaluation}, or {"raised": the exception's type}. A request
-that takes too much processor time ends the process, and so does the end of its input.
+An answer is {"result": ...}, or {"overrun": memory | depth | evaluation}, or {"raised": the exception's type}. A
+request that takes too much processor time ends the process, and so does the end of its input.
 """
 
 import importlib

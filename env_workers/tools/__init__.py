@@ -1,0 +1,1 @@
+"""Tool execution: the model calls tools, reads their results, and answers."""

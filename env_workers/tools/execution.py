@@ -1,0 +1,130 @@
+"""Runs tools in the sandbox. A session's earlier calls run again before each new one, so tools may keep state."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from env_workers.calling.notations import Call
+from env_workers.calling.schema import faults_of
+from env_workers.code.feedback import LIMIT_TITLES
+from env_workers.code.outcome import Outcome, parse_outcomes
+from env_workers.code.show import scrub
+from env_workers.environment import Executor
+from env_workers.runner import encode
+from env_workers.tools.payload import Toolbox
+from env_workers.wording import printable, quote, words
+from sdpo.cutting import CUT_MARK, cut
+from sdpo.errors import InfrastructureError
+
+MAX_ARGUMENT_BYTES = 2**20
+_DISPATCH = """
+
+import json as _sdpo_json
+import random as _sdpo_random
+
+_sdpo_random.seed(0)
+
+
+def _sdpo_call(name, arguments):
+    result = globals()[name](**arguments)
+    return result if isinstance(result, str) else _sdpo_json.dumps(result, ensure_ascii=False, default=_sdpo_plain)
+
+
+def _sdpo_plain(value):
+    return sorted(value, key=repr) if isinstance(value, (set, frozenset)) else str(value)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a call gave: the text for the model, within the budget. `failed`: it is an error's."""
+
+    call: Call
+    text: str
+    failed: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """For a checking function."""
+        return {
+            "name": self.call.name,
+            "arguments": self.call.arguments,
+            "result": self.text,
+            "failed": self.failed,
+        }
+
+
+class Workshop:
+    """The tools of one session."""
+
+    def __init__(self, toolbox: Toolbox, executor: Executor, time_limit_s: float, max_chars: int) -> None:
+        self._toolbox, self._executor = toolbox, executor
+        self._time_limit_s, self._max_chars = toolbox.time_limit_s or time_limit_s, max_chars
+        self._source = toolbox.source + _DISPATCH
+        self._done: list[Mapping[str, Any]] = []
+
+    def run(self, calls: Sequence[Call]) -> list[Result]:
+        """The results of one turn's calls, in order. Raises InfrastructureError, or SandboxViolation."""
+        refused = {index: text for index, call in enumerate(calls) if (text := self._refusal(call)) is not None}
+        outcomes = iter(self._execute([_encoded(call) for i, call in enumerate(calls) if i not in refused]))
+        return [
+            self._error(call, refused[index]) if index in refused else self._result(call, next(outcomes))
+            for index, call in enumerate(calls)
+        ]
+
+    def _refusal(self, call: Call) -> str | None:
+        schema = self._toolbox.schemas.get(call.name)
+        if schema is None:
+            return f"there is no tool {quote(call.name)}; the tools are {words(sorted(self._toolbox.schemas))}"
+        faults = faults_of(schema, call.arguments)
+        return "; ".join(fault.text for fault in faults) if faults else None
+
+    def _execute(self, pending: list[Mapping[str, Any]]) -> list[Outcome]:
+        """A call that ends its process leaves nothing behind; those after it run in the next one."""
+        outcomes: list[Outcome] = []
+        while pending:
+            calls = [*self._done, *pending]
+            records = self._executor.execute(self._source, calls, self._time_limit_s, shared=True)
+            found = parse_outcomes(records, len(calls))
+            if any(_ended(outcome) for outcome in found[: len(self._done)]):
+                raise InfrastructureError("tools that had answered did not do so again")
+            for call, outcome in zip(list(pending), found[len(self._done) :], strict=True):
+                outcomes.append(outcome)
+                pending.pop(0)
+                if _ended(outcome):
+                    break
+                self._done.append(call)
+        return outcomes
+
+    def _result(self, call: Call, outcome: Outcome) -> Result:
+        if outcome.status == "returned" and isinstance(outcome.value, str):
+            return Result(call=call, text=self._within(outcome.value))
+        return self._error(call, _complaint(outcome))
+
+    def _error(self, call: Call, text: str) -> Result:
+        return Result(call=call, text=self._within(f"Error: {text}"), failed=True)
+
+    def _within(self, text: str) -> str:
+        text = printable(text)
+        return text if len(text) <= self._max_chars else cut(text, self._max_chars - len(CUT_MARK))
+
+
+def _encoded(call: Call) -> Mapping[str, Any]:
+    inputs = [encode(call.name, MAX_ARGUMENT_BYTES), encode(call.arguments, MAX_ARGUMENT_BYTES)]
+    return {"kind": "functional", "function": "_sdpo_call", "inputs": inputs}
+
+
+def _ended(outcome: Outcome) -> bool:
+    """Whether the process that ran the call is no more."""
+    return outcome.status not in ("returned", "returned_other", "raised")
+
+
+def _complaint(outcome: Outcome) -> str:
+    """An exception as the last line of its traceback; what differs from run to run is scrubbed."""
+    if outcome.status == "raised":
+        message = scrub(outcome.message).strip()
+        return f"{outcome.type_name}: {message}" if message else outcome.type_name
+    if outcome.status in LIMIT_TITLES:
+        return LIMIT_TITLES[outcome.status].lower()
+    if outcome.status in ("exited", "killed"):
+        return "the tool ended its process"
+    return "the tool gave no result that can be read"
