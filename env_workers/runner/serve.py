@@ -1,12 +1,14 @@
 """PID 1 of a sandbox: serves executions, each in a fresh process. Standard library only.
 
 After the boot (see `env_workers.runner.bundle`) the host sends frames. Heads: {"op": "run", "num_calls",
-"time_limit_s", "wall_time_s", "max_line_bytes"} or {"op": "converse", "strict" instead of "num_calls"}, the body being
-the request of `env_workers.runner.child`; in a conversation {"op": "tell"}, the body being a message, or {"op": "end"}.
+"time_limit_s", "wall_time_s", "max_line_bytes", "nonce"} or {"op": "converse", "strict" instead of "num_calls"}, the
+body being the request of `env_workers.runner.child`; in a conversation {"op": "tell"}, the body being a message, or
+{"op": "end"}.
 
 Answers. To run: {"ended", "lines", "oom"}, the body being that many lines. In a conversation: {"waits"} with what the
 process said, at last {"ended", "oom"}. After either, when everything but PID 1 was killed and reaped and the folders
-are empty: {"clean": what is left anyway, or None}.
+are empty: {"clean": what is left anyway, or None}. All of them carry the request's nonce, which no process of an
+execution has ever seen: not every kernel keeps programs from writing to PID 1's descriptors.
 """
 
 import contextlib
@@ -86,6 +88,7 @@ class _Server:
         if head["op"] not in ("run", "converse"):
             body.close()  # a word to a conversation that had just ended
             return
+        self._nonce = head["nonce"]
         watch = Watch(self._spare, self._spare_fd, self._settings, head, listening=head["op"] == "converse")
         watch.tell(body)
         if head["op"] == "run":
@@ -94,7 +97,7 @@ class _Server:
             self._converse(watch, head["strict"])
         watch.close()
         kill_all()
-        _write(pack({"clean": self._cleaner.clean_up()}))
+        _write(pack({"clean": self._cleaner.clean_up(), "nonce": self._nonce}))
         self._fork_spare()
 
     def _fork_spare(self) -> None:
@@ -120,7 +123,7 @@ class _Server:
         while ended is None:
             ended = watch.step()
             for length in watch.lines:
-                ended = ended or _forward(watch, length, strict)
+                ended = ended or _forward(watch, length, strict, self._nonce)
             watch.lines.clear()
             watch.said.compact()
             if watch.host_speaks and ended is None:
@@ -134,16 +137,16 @@ class _Server:
 
     def _last_word(self, ended: Outcome | None) -> dict[str, Any]:
         oom = self._cleaner.out_of_memory()
-        return {"ended": {"status": "memory_limit"} if oom and ended else ended, "oom": oom}
+        return {"ended": {"status": "memory_limit"} if oom and ended else ended, "oom": oom, "nonce": self._nonce}
 
 
-def _forward(watch: Watch, length: int, strict: bool) -> Outcome | None:
+def _forward(watch: Watch, length: int, strict: bool, nonce: str) -> Outcome | None:
     """Hands one line of the process to the host; how that ended the conversation."""
     mark = watch.said.first().to_bytes(1, "big")
     if mark not in (GOES_ON, WAITS) or not watch.in_turn:
         return {"status": "garbled"}
     watch.said.skip(1)
-    _write_frame({"waits": mark == WAITS}, watch.said, length - 2)
+    _write_frame({"waits": mark == WAITS, "nonce": nonce}, watch.said, length - 2)
     watch.said.skip(1)
     if mark == WAITS:
         watch.hold()

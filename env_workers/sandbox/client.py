@@ -1,6 +1,7 @@
 """The host's side of the runner: executions and conversations over a channel, whatever the sandbox is made of."""
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ class RunnerClient:
         self._channel, self._limits, self._own_uid = channel, limits, own_uid
         self._num_executions = 0
         self._settled = True
+        self._nonce = ""
         self._worn: str | None = None
 
     def boot(self, timeout_s: float) -> dict[str, Any]:
@@ -41,7 +43,7 @@ class RunnerClient:
         wall_time_s = self._limits.wall_time_s
         request = {"mode": "calls", "source": source, "calls": list(calls), "shared": shared}
         self._begin({"op": "run", "num_calls": len(calls)}, request, time_limit_s, wall_time_s)
-        head, body = self._channel.receive(wall_time_s + GRACE_S)
+        head, body = self.receive(wall_time_s + GRACE_S)
         records = _records(head, body, len(calls))
         self._wear(head, records)
         return records
@@ -66,6 +68,16 @@ class RunnerClient:
         """Why it is to be thrown away; meaningful when `worn`."""
         return self._worn or "executions"
 
+    def receive(self, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        """The next frame about the execution under way. Raises InfrastructureError, for one that is forged too.
+
+        PID 1 alone can read the nonce: the process of an execution is forked before its request arrives.
+        """
+        head, body = self._channel.receive(timeout_s)
+        if head.get("nonce") != self._nonce:
+            raise InfrastructureError("the sandbox sent an answer that nobody asked for")
+        return head, body
+
     def ended(self, head: Mapping[str, Any]) -> Ended:
         """What the last frame of a conversation says."""
         outcome = head["ended"] if isinstance(head["ended"], dict) else _GARBLED
@@ -82,7 +94,9 @@ class RunnerClient:
         self._settled = False
         times = {"time_limit_s": time_limit_s, "wall_time_s": wall_time_s}
         line_bytes = MAX_LINE_BYTES if request["mode"] == "asserts" else 8 * self._limits.max_output_bytes + 2**16
-        self._channel.send({**head, **times, "max_line_bytes": line_bytes}, encoded(request), GRACE_S)
+        self._nonce = secrets.token_hex(16)
+        head = {**head, **times, "max_line_bytes": line_bytes, "nonce": self._nonce}
+        self._channel.send(head, encoded(request), GRACE_S)
 
     def _settle(self) -> None:
         """Waits for the clean-up after the last execution, which overlaps with whatever the host does with it.
@@ -93,7 +107,7 @@ class RunnerClient:
             return
         self._settled = True
         try:
-            head, _ = self._channel.receive(GRACE_S)
+            head, _ = self.receive(GRACE_S)
         except InfrastructureError:
             self._worn = "lost"
             return
@@ -122,7 +136,7 @@ class RunnerConversation:
         """See `Conversation.receive`."""
         if self._ended is not None:
             return self._ended
-        head, body = self._channel.receive(timeout_s)
+        head, body = self._client.receive(timeout_s)
         if "ended" in head:
             self._ended = self._client.ended(head)
             return self._ended
@@ -139,7 +153,7 @@ class RunnerConversation:
             self._channel.send({"op": "end"}, b"", GRACE_S)
             head: Mapping[str, Any] = {}
             while "ended" not in head:
-                head, _ = self._channel.receive(self._wall_time_s + GRACE_S)
+                head, _ = self._client.receive(self._wall_time_s + GRACE_S)
             self._ended = self._client.ended(head)
         return self._ended
 
