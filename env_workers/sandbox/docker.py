@@ -39,6 +39,8 @@ PYTHON = "python3"
 RUNNER_MIB = 96
 """Memory of the runner and of the processes that it holds ready, beside what an execution and its files may take."""
 RUNNER_PROCESSES = 8
+GVISOR_MIB, GVISOR_PROCESSES = 160, 256
+"""What gVisor's own kernel takes: the limits of a container hold for it and for what runs on it together."""
 _UIDS = (2**30, 2**30 - 1)
 _UIDS_OF_A_REMAPPED_USER = (10_000, 50_000)
 _NO_IPC_OBJECTS = {
@@ -205,6 +207,7 @@ def host_options(config: Containers, uid: int) -> dict[str, Any]:
         "init": False,
         "auto_remove": True,
     }
-    if isinstance(config, GvisorSandbox):
-        return {**options, "runtime": config.runtime}
-    return {**options, "cgroupns": "private"}
+    if not isinstance(config, GvisorSandbox):
+        return {**options, "cgroupns": "private"}
+    with_gvisor = dict.fromkeys(("mem_limit", "memswap_limit"), memory_bytes + GVISOR_MIB * 2**20)
+    return {**options, **with_gvisor, "pids_limit": options["pids_limit"] + GVISOR_PROCESSES, "runtime": config.runtime}
