@@ -13,10 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
+from env_workers.code.environment import CodeEnvironment
 from env_workers.code.judge import judge_trusted
-from env_workers.sandbox import bubblewrap, diagnosis, seccomp
+from env_workers.environment import Context, Reply
+from env_workers.runner.bundle import bundle
+from env_workers.sandbox import bubblewrap, client, diagnosis, seccomp
 from env_workers.sandbox.bubblewrap import Bubblewrap
-from env_workers.worker import EnvWorker
+from env_workers.sandbox.pool import SandboxPool
 from sdpo.config import BubblewrapSandbox, EnvConfig
 from sdpo.errors import InfrastructureError, SandboxUnavailable
 from sdpo.types import Task, Verdict
@@ -24,13 +27,45 @@ from sdpo.types import Task, Verdict
 SECRET = "expected-outputs-stay-outside"
 
 
+class Judge:
+    """The code environment over a pool of its own."""
+
+    def __init__(self, sandbox: BubblewrapSandbox | None = None, **options: Any) -> None:
+        config = EnvConfig(sandbox=sandbox or BubblewrapSandbox(), **options)
+        self.pool = SandboxPool(config, "test", "env-test")
+        self.environment = CodeEnvironment(Context(config=config, sandbox=self.pool))
+
+    def __call__(self, of: Task, text: str) -> Verdict:
+        verdict = self.environment.open(of).step(Reply(text=text))
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """bwrap of the sandbox for programs."""
+        process = self.sandbox._process
+        assert process is not None
+        return process
+
+    @property
+    def sandbox(self) -> Bubblewrap:
+        sandbox = self.pool._slots[0].programs.sandbox
+        assert isinstance(sandbox, Bubblewrap)
+        return sandbox
+
+    @property
+    def num_started(self) -> int:
+        started = self.pool.counters["sandboxes_started"]
+        assert isinstance(started, int)
+        return started
+
+
 @pytest.fixture(scope="module")
-def worker() -> Iterator[EnvWorker]:
-    config = EnvConfig(sandbox=BubblewrapSandbox(memory_mib=256, max_processes=16, wall_time_s=3.0))
-    worker = EnvWorker(config, "env-test", owner="test")
-    worker.ready()
+def worker() -> Iterator[Judge]:
+    worker = Judge(BubblewrapSandbox(memory_mib=256, max_processes=16, wall_time_s=3.0, max_files=500))
+    worker.pool.check()
     yield worker
-    worker.close()
+    worker.pool.close()
 
 
 def task(*tests: tuple[Any, Any]) -> Task:
@@ -41,14 +76,13 @@ def task(*tests: tuple[Any, Any]) -> Task:
 DOUBLE = task((3, 6), (10, 20), (-1, -2))
 
 
-def judge(worker: EnvWorker, program: str, of: Task = DOUBLE) -> Verdict:
-    return worker.judge(of, f"```python\n{program}\n```", False)
+def judge(worker: Judge, program: str, of: Task = DOUBLE) -> Verdict:
+    return worker(of, f"```python\n{program}\n```")
 
 
-def observe(worker: EnvWorker, program: str) -> Any:
+def observe(worker: Judge, program: str) -> Any:
     """What `f(0)` returns inside the sandbox."""
-    sandbox = worker._lease
-    records = sandbox.execute(program, [{"kind": "functional", "function": "f", "inputs": [0]}], 2.0)
+    records = worker.pool.execute(program, [{"kind": "functional", "function": "f", "inputs": [0]}], 2.0)
     return records[0].get("message", records[0].get("value"))
 
 
@@ -56,7 +90,7 @@ def descendants() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def test_a_right_program_passes_and_a_wrong_one_does_not(worker: EnvWorker) -> None:
+def test_a_right_program_passes_and_a_wrong_one_does_not(worker: Judge) -> None:
     assert judge(worker, "def f(x):\n    return 2 * x").reward == 1.0
     verdict = judge(worker, "def f(x):\n    return 2 * x if x > 0 else 0")
     assert (verdict.reward, verdict.kind, verdict.details["num_passed"]) == (0.0, "wrong_answer", 2)
@@ -101,7 +135,21 @@ BAD_PROGRAMS = {
     ),
     "work folder filled": (
         "def f(x):\n    for i in range(99):\n        with open(f'/tmp/{i}', 'wb') as file: file.write(bytes(10**7))",
-        "runtime_error",
+        "disk_limit",
+    ),
+    "too many files": ("def f(x):\n    for i in range(10**6): open(f'/tmp/{i}', 'w').close()", "file_limit"),
+    "too many descriptors": ("def f(x):\n    held = [open('/dev/null') for _ in range(999)]", "file_limit"),
+    "too large a file": ("def f(x):\n    open('/tmp/x', 'wb').truncate(2**30)", "file_size_limit"),
+    "too many threads": (
+        "import threading, time\ndef f(x):\n    for _ in range(99):\n"
+        "        threading.Thread(target=time.sleep, args=(9,)).start()",
+        "process_limit",
+    ),
+    "memory shared by many": (
+        "import mmap, os, time\ndef f(x):\n    for _ in range(3):\n        if os.fork() == 0:\n"
+        "            hog = mmap.mmap(-1, 100 * 2**20)\n            hog.write(b'x' * (99 * 2**20))\n"
+        "            time.sleep(9)\n    time.sleep(9)",
+        "memory_limit",
     ),
     "lone surrogate": ("def f(x):\n    raise ValueError('\\ud800')", "runtime_error"),
     "uncompilable": ("x = " + "(" * 500 + ")" * 500, "syntax_error"),
@@ -110,7 +158,7 @@ BAD_PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", BAD_PROGRAMS)
-def test_bad_program(worker: EnvWorker, name: str) -> None:
+def test_bad_program(worker: Judge, name: str) -> None:
     program, kind = BAD_PROGRAMS[name]
     verdict = judge(worker, program)
     assert (verdict.kind, verdict.reward, verdict.infrastructure_error) == (kind, 0.0, None)
@@ -133,7 +181,7 @@ HARMLESS_PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS_PROGRAMS)
-def test_harmless_program(worker: EnvWorker, name: str) -> None:
+def test_harmless_program(worker: Judge, name: str) -> None:
     assert judge(worker, HARMLESS_PROGRAMS[name]).kind == "passed"
 
 
@@ -142,7 +190,7 @@ REFUSED = {
     "root": ("def f(x):\n    open('/x', 'w')", "Read-only file system"),
     "usr": ("def f(x):\n    open('/usr/x', 'w')", "Read-only file system"),
     "shm": ("def f(x):\n    open('/dev/shm/x', 'w')", "Read-only file system"),
-    "runner": ("def f(x):\n    open('/run/runner/env_workers/runner.py', 'a')", "Read-only file system"),
+    "runner": ("import sys\ndef f(x):\n    import env_workers.runner", "No module named 'env_workers'"),
     "memory of PID 1": ("def f(x):\n    open('/proc/1/mem', 'rb')", "Permission denied"),
     "protocol": ("def f(x):\n    open('/proc/1/fd/1', 'wb')", "Permission denied"),
     "limits of PID 1": (
@@ -162,12 +210,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(worker: EnvWorker, name: str) -> None:
+def test_refused(worker: Judge, name: str) -> None:
     program, message = REFUSED[name]
     assert message in observe(worker, program)
 
 
-def test_no_privileges_no_host_files_no_host_environment(worker: EnvWorker) -> None:
+def test_no_privileges_no_host_files_no_host_environment(worker: Judge) -> None:
     os.environ["SDPO_TEST_SECRET"] = SECRET
     program = (
         "import os\ndef f(x):\n"
@@ -181,13 +229,13 @@ def test_no_privileges_no_host_files_no_host_environment(worker: EnvWorker) -> N
     assert (uid, caps, no_new_privs, filtered) == (65534, [0, 0, 0], "1", "2")
     assert set(root) <= {"bin", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "tmp", "usr"}
     assert etc in ([], ["ld.so.cache"])
-    assert set(run) <= {"python", "runner"}
+    assert set(run) <= {"python"}
     assert tmp == []
     assert len(processes) == 2
     assert not [name for name in names if name.startswith("SDPO")]
 
 
-def test_nothing_survives_an_execution(worker: EnvWorker) -> None:
+def test_nothing_survives_an_execution(worker: Judge) -> None:
     daemon = (
         "import os, time\ndef f(x):\n    open('/tmp/left', 'w').write('x')\n"
         "    os.makedirs('/tmp/a/b', exist_ok=True)\n"
@@ -200,14 +248,14 @@ def test_nothing_survives_an_execution(worker: EnvWorker) -> None:
     assert left == "[2, []]"
 
 
-def test_an_unclean_sandbox_is_replaced(worker: EnvWorker) -> None:
-    before = worker.ready()["sandboxes_started"]
+def test_an_unclean_sandbox_is_replaced(worker: Judge) -> None:
+    before = worker.num_started
     observe(worker, "import os\ndef f(x):\n    os.makedirs('/tmp/a/b')\n    os.chmod('/tmp/a', 0)")
     assert observe(worker, "import os\ndef f(x):\n    return repr(os.listdir('/tmp'))") == "[]"
-    assert worker.ready()["sandboxes_started"] == before + 1
+    assert worker.num_started == before + 1
 
 
-def test_expected_outputs_cannot_be_found_or_forged(worker: EnvWorker) -> None:
+def test_expected_outputs_cannot_be_found_or_forged(worker: Judge) -> None:
     hunt = (
         "import gc, os, sys\ndef f(x):\n    seen = repr(gc.get_objects()) + repr(sys.argv) + repr(dict(os.environ))\n"
         "    frame = sys._getframe()\n    while frame:\n        seen += repr(frame.f_locals)\n"
@@ -224,7 +272,7 @@ def test_expected_outputs_cannot_be_found_or_forged(worker: EnvWorker) -> None:
     assert judge(worker, forge).reward == 0.0
 
 
-def test_scripts_read_and_write_in_every_way(worker: EnvWorker) -> None:
+def test_scripts_read_and_write_in_every_way(worker: Judge) -> None:
     tests = [{"kind": "stdin", "input": "3\n4\n", "expected": "7\n"}]
     add = Task(id="add", messages=(), environment="code", payload={"tests": tests})
     for program in (
@@ -257,7 +305,7 @@ SLIPS = (
 
 
 @pytest.mark.parametrize("slip", SLIPS)
-def test_the_sandbox_says_what_the_current_process_says(worker: EnvWorker, slip: str) -> None:
+def test_the_sandbox_says_what_the_current_process_says(worker: Judge, slip: str) -> None:
     """Texts made with `judge_trusted`, for pretraining, are worded as in production."""
     program = f"def f(x):\n    {slip}\n"
     trusted = judge_trusted(DOUBLE, f"```python\n{program}\n```")
@@ -265,7 +313,7 @@ def test_the_sandbox_says_what_the_current_process_says(worker: EnvWorker, slip:
     assert (verdict.kind, verdict.feedback) == (trusted.kind, trusted.feedback)
 
 
-def test_the_sum_of_outputs_is_limited(worker: EnvWorker) -> None:
+def test_the_sum_of_outputs_is_limited(worker: Judge) -> None:
     tests = [{"kind": "stdin", "input": "", "expected": ""}] * 200
     many = Task(id="many", messages=(), environment="code", payload={"tests": tests})
     verdict = judge(worker, "print('x' * 60000)", many)
@@ -276,13 +324,13 @@ def test_verdicts_are_the_same_in_every_sandbox() -> None:
     program = "import random\ndef f(x):\n    return repr((set('abcdef'), hash('a'), random.random()))"
     texts = set()
     for _ in range(2):
-        worker = EnvWorker(EnvConfig(), "env-test")
+        worker = Judge()
         texts.add(judge(worker, program).feedback)
-        worker.close()
+        worker.pool.close()
     assert len(texts) == 1
 
 
-def test_an_execution_costs_a_fraction_of_a_sandbox_start(worker: EnvWorker) -> None:
+def test_an_execution_costs_a_fraction_of_a_sandbox_start(worker: Judge) -> None:
     begin = time.monotonic()
     for _ in range(5):
         sandbox = Bubblewrap(BubblewrapSandbox())
@@ -298,25 +346,25 @@ def test_an_execution_costs_a_fraction_of_a_sandbox_start(worker: EnvWorker) -> 
 
 def test_worn_sandboxes_are_replaced_and_closed() -> None:
     before = descendants()
-    worker = EnvWorker(EnvConfig(sandbox=BubblewrapSandbox(max_executions=3)), "env-test")
+    worker = Judge(BubblewrapSandbox(max_executions=3))
     for _ in range(5):
         assert judge(worker, "def f(x):\n    return 2 * x").success
-    assert worker.ready()["sandboxes_started"] >= 2
-    assert len(descendants() - before) <= 2  # bwrap and PID 1
-    worker.close()
+    assert worker.num_started >= 2
+    assert len(descendants() - before) <= 3  # bwrap, PID 1 and the process that waits
+    worker.pool.close()
     assert not psutil.wait_procs(descendants() - before, timeout=5)[1]
 
 
-def test_a_sandbox_killed_from_outside_is_replaced(worker: EnvWorker) -> None:
-    worker.ready()
-    worker._lease._sandbox._process.kill()  # type: ignore[union-attr]
-    worker.ready()
-    worker._lease._sandbox._process.kill()  # type: ignore[union-attr]
+def test_a_sandbox_killed_from_outside_is_replaced(worker: Judge) -> None:
+    worker.pool.check()
+    worker.process.kill()
+    worker.pool.check()
+    worker.process.kill()
     assert judge(worker, "def f(x):\n    return 2 * x").success
 
 
 def test_a_silent_sandbox_is_an_infrastructure_error_within_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bubblewrap, "GRACE_S", 0.5)
+    monkeypatch.setattr(client, "GRACE_S", 0.5)
     sandbox = Bubblewrap(BubblewrapSandbox(wall_time_s=0.5))
     before = descendants()
     sandbox.start()
@@ -330,17 +378,16 @@ def test_a_silent_sandbox_is_an_infrastructure_error_within_its_deadline(monkeyp
     assert not psutil.wait_procs(descendants() - before, timeout=5)[1]
 
 
-def test_infrastructure_failures_are_verdicts_without_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = EnvWorker(EnvConfig(), "env-test")
-    worker.ready()
-    worker._lease.close()
+def test_a_sandbox_that_cannot_be_had_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Judge()
+    worker.pool.check()
+    worker.pool._slots[0].programs.close()
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(bubblewrap, "find_spec", lambda name: None)
-    verdict = judge(worker, "def f(x):\n    return 2 * x")
-    assert (verdict.reward, verdict.success, verdict.kind) == (None, False, "infrastructure_error")
-    assert "apt-get install bubblewrap" in str(verdict.infrastructure_error)
     with pytest.raises(SandboxUnavailable, match="apt-get install bubblewrap"):
-        worker.ready()
+        judge(worker, "def f(x):\n    return 2 * x")
+    with pytest.raises(SandboxUnavailable, match="apt-get install bubblewrap"):
+        worker.pool.check()
 
 
 COMPLAINTS = {
@@ -373,7 +420,7 @@ def test_forbidden_namespaces_are_one_clear_line(
     bwrap.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(SandboxUnavailable) as caught:
-        EnvWorker(EnvConfig(), "env-test").ready()
+        Judge().pool.check()
     assert mend in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -407,11 +454,7 @@ def test_an_unknown_machine_has_no_filter() -> None:
 
 def test_pid_one_refuses_to_run_elsewhere() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from env_workers.sandbox.init import serve; serve()"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", bundle().decode()], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 1
     assert "only runs as PID 1 of a sandbox" in done.stderr

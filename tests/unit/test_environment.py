@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from env_workers import environment
-from env_workers.environment import Context, Observation, Reply, SandboxViolation, SingleTurnEnvironment
+from env_workers.environment import Context, Reply, SandboxViolation, SingleTurnEnvironment
 from env_workers.sandbox import lease
 from env_workers.sandbox.lease import SandboxLease
-from env_workers.worker import EnvWorker, judge_deadline_s
+from env_workers.worker import judge_deadline_s
 from sdpo.config import BubblewrapSandbox, EnvConfig
 from sdpo.errors import ConfigError, InfrastructureError
-from sdpo.types import Message, Task, Verdict
+from sdpo.types import Task, Verdict
 
 
 class Capital(SingleTurnEnvironment):
@@ -24,22 +24,6 @@ class Capital(SingleTurnEnvironment):
     def judge(self, task: Task, reply: Reply) -> Verdict:
         right = reply.text.strip() == task.payload["answer"]
         return Verdict(reward=float(right), success=right, kind="passed" if right else "wrong_answer")
-
-
-class Talker:
-    """A world that wants another turn."""
-
-    def __init__(self, context: Context) -> None:
-        self.closed = False
-
-    def open(self, task: Task) -> "Talker":
-        return self
-
-    def step(self, reply: Reply) -> Observation:
-        return Observation(messages=(Message(role="user", content="Go on."),))
-
-    def close(self) -> None:
-        self.closed = True
 
 
 @pytest.fixture(autouse=True)
@@ -51,28 +35,37 @@ def task(name: str) -> Task:
     return Task(id="france", messages=(), environment=name, payload={"answer": "Paris"})
 
 
+class NoSandbox:
+    """An executor for environments that execute nothing."""
+
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        raise AssertionError("nothing to execute")
+
+    judge_asserts = execute
+
+
+CONTEXT = Context(config=EnvConfig(), sandbox=NoSandbox())
+
+
 def test_an_environment_of_ones_own() -> None:
-    worker = EnvWorker(EnvConfig(), "env-0")
-    assert worker.judge(task("own_worlds:Capital"), "Paris\n", False).reward == 1.0
-    assert worker.judge(task("own_worlds:Capital"), "Rome", False).reward == 0.0
-
-
-def test_an_environment_that_wants_more_turns_is_refused() -> None:
-    with pytest.raises(ConfigError, match="wants more turns"):
-        EnvWorker(EnvConfig(), "env-0").judge(task("own_worlds:Talker"), "hello", False)
+    world = environment.load_environment("own_worlds:Capital", CONTEXT)
+    for text, reward in (("Paris\n", 1.0), ("Rome", 0.0)):
+        verdict = world.open(task("own_worlds:Capital")).step(Reply(text=text))
+        assert isinstance(verdict, Verdict)
+        assert verdict.reward == reward
 
 
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("cod", "environment 'cod' does not exist; allowed: code, or module:Class of your own"),
+        ("cod", "environment 'cod' does not exist; allowed: code, .*or module:Class of your own"),
         ("no_such_module:World", "environment 'no_such_module:World' cannot be imported"),
         ("own_worlds:World", "environment 'own_worlds:World' cannot be imported"),
     ],
 )
 def test_an_unknown_environment_is_one_clear_line(name: str, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
-        EnvWorker(EnvConfig(), "env-0").judge(task(name), "", False)
+        environment.load_environment(name, CONTEXT)
 
 
 class ScriptedSandbox:
@@ -84,7 +77,16 @@ class ScriptedSandbox:
     def start(self) -> Mapping[str, Any]:
         return {"kind": "scripted"}
 
-    def execute(self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float) -> Any:
+    @property
+    def why_worn(self) -> str:
+        return "executions"
+
+    def converse(self, *arguments: Any) -> Any:
+        raise AssertionError("not scripted")
+
+    def execute(
+        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
+    ) -> Any:
         if source != "program":
             return lease._CANARY_OUTCOMES if self.canary_works else []
         step = self.script.pop(0)
