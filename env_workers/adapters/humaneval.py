@@ -17,9 +17,9 @@ from sdpo.types import Task
 def humaneval(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
     """One task a record, judged by environment `code`; training and evaluation use the same tests.
 
-    Options: `prompt_time_limit_s` (default 1): the limit of one test that the model is told. `unsupported`: what becomes
-    of a task whose tests no proxy carries (docs/assert-tests.md): refuse (default); skip, and the count is logged; open,
-    which needs `env.allow_open_asserts`.
+    Options: `prompt_time_limit_s` (default 1): the limit of one test that the model is told. `unsupported`: what
+    becomes of a task whose tests no proxy carries (docs/assert-tests.md): refuse (default); skip, and the count is
+    logged; open, which needs `env.allow_open_asserts`.
     """
     chosen = Options("humaneval", options, ("prompt_time_limit_s", "unsupported"))
     told_s = chosen.integer("prompt_time_limit_s", 1, at_least=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 def same_value(actual: Any, expected: Any) -> bool:
     """True when both are equal and of the same built-in types at every depth. NaN equals NaN."""
-    return _canonical(actual) == _canonical(expected)
+    return bool(_canonical(actual) == _canonical(expected))
 
 
 def same_text(actual: str, expected: str) -> bool:

@@ -1,10 +1,11 @@
 """The code environment: one program, its tests, one verdict."""
 
 from env_workers.code.extract import extract_program
+from env_workers.code.feedback import LIMIT_TITLES
 from env_workers.code.judge import judge_missing, judge_outcomes, judge_violation
 from env_workers.code.open_asserts import open_program, read_open_outcomes
 from env_workers.code.outcome import Outcome, parse_assert_outcomes, parse_outcomes
-from env_workers.code.tests import CodeTests, calls_of, parse_tests
+from env_workers.code.tests import CodeTests, batches_of, calls_of, parse_tests
 from env_workers.environment import Reply, SandboxViolation, SingleTurnEnvironment
 from sdpo.errors import TaskFileError
 from sdpo.types import Task, Verdict
@@ -39,9 +40,18 @@ class CodeEnvironment(SingleTurnEnvironment):
         sandbox = self.context.sandbox
         time_limit_s = tests.time_limit_s or self.context.config.time_limit_s
         if tests.asserts is None:
-            return parse_outcomes(sandbox.execute(program, calls_of(tests), time_limit_s), len(tests.tests))
+            return self._run_batches(program, tests, time_limit_s)
         if tests.open:
             source, calls = open_program(program, tests.asserts)
             records = sandbox.execute(source, calls, time_limit_s, shared=True)
             return read_open_outcomes(parse_outcomes(records, len(calls)), program, tests.asserts)
         return parse_assert_outcomes(sandbox.judge_asserts(program, tests.asserts, time_limit_s), len(tests.tests))
+
+    def _run_batches(self, program: str, tests: CodeTests, time_limit_s: float) -> list[Outcome]:
+        """One outcome a test; what comes after a batch in which the program was ended is not run."""
+        outcomes: list[Outcome] = []
+        for batch in batches_of(calls_of(tests)):
+            outcomes += parse_outcomes(self.context.sandbox.execute(program, batch, time_limit_s), len(batch))
+            if outcomes[-1].status == "not_run" or outcomes[-1].status in LIMIT_TITLES:
+                break
+        return outcomes + [Outcome(status="not_run")] * (len(tests.tests) - len(outcomes))

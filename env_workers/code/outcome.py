@@ -58,7 +58,14 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "not_run": (),
 }
 _NO_FAILURE = ("returned", "printed", "returned_other", "not_run")
-_OF_THE_JUDGE = ("timeout", "cpu_limit", "memory_limit", "output_limit", "not_run")  # what values can drive it to
+_OF_THE_JUDGE = (
+    "timeout",
+    "cpu_limit",
+    "memory_limit",
+    "output_limit",
+    "process_limit",
+    "not_run",
+)  # what values can drive it to
 
 
 def parse_outcomes(records: Any, num_tests: int) -> list[Outcome]:

@@ -1,7 +1,7 @@
 """The tests of a coding task, parsed from `Task.payload`. Expected outputs stay here and never enter a sandbox."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from env_workers.runner.codec import TooLargeError, UnsupportedError, encode
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
-MAX_TEST_BYTES = 2**20
-MAX_INPUT_BYTES = 8 * 2**20
+MAX_TEST_BYTES = 4 * 2**20
+MAX_BATCH_BYTES = 8 * 2**20
+"""Inputs of one execution; a program with more of them is executed several times."""
+MAX_INPUT_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,20 @@ def parse_tests(task: Task) -> CodeTests:
 def calls_of(tests: CodeTests) -> list[dict[str, Any]]:
     """What the sandbox gets to see of the tests: the inputs, encoded for the runner."""
     return [_call(test) for test in tests.tests]
+
+
+def batches_of(calls: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The calls in their order, cut so that the JSON of each part has at most MAX_BATCH_BYTES."""
+    part: list[dict[str, Any]] = []
+    left_bytes = MAX_BATCH_BYTES
+    for call in calls:
+        num_bytes = len(json.dumps(call)) + 2
+        if part and num_bytes > left_bytes:
+            yield part
+            part, left_bytes = [], MAX_BATCH_BYTES
+        part.append(call)
+        left_bytes -= num_bytes
+    yield part
 
 
 def _call(test: Test) -> dict[str, Any]:
