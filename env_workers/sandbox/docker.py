@@ -35,6 +35,7 @@ from sdpo.errors import InfrastructureError, SandboxUnavailable
 
 START_TIMEOUT_S = 30.0
 LAST_WORDS_S = 2.0
+CLOSE_TIMEOUT_S = 4.0
 PYTHON = "python3"
 RUNNER_MIB = 96
 """Memory of the runner and of the processes that it holds ready, beside what an execution and its files may take."""
@@ -115,12 +116,13 @@ class DockerContainer:
             stream.close()
         if engine is not None:
             if container is not None:
+                engine.timeout = CLOSE_TIMEOUT_S
                 with contextlib.suppress(*ENGINE_ERRORS):
                     engine.remove_container(container, force=True, v=True)
             engine.close()
 
     def _start(self) -> tuple[EngineFacts, dict[str, Any]]:
-        config = self._config
+        config, deadline = self._config, time.monotonic() + START_TIMEOUT_S
         engine_facts = examine(config, address(config))
         self._engine = engine = connect(config)
         first, count = _UIDS_OF_A_REMAPPED_USER if engine_facts.remaps_users else _UIDS
@@ -133,6 +135,7 @@ class DockerContainer:
             hostname="sandbox",
             working_dir="/",
             stdin_open=True,
+            stop_signal="SIGKILL",  # an engine that shuts down need not wait for PID 1, which ignores the rest
             labels=labels(self._owner, self._worker),
             host_config=engine.create_host_config(**host_options(config, uid)),
         )["Id"]
@@ -142,14 +145,14 @@ class DockerContainer:
         engine.start(self._container)
         self._retire_at = time.monotonic() + LIFETIME_S
         client = RunnerClient(Channel(self._stream), config, own_uid=not isinstance(config, GvisorSandbox))
-        facts = self._boot(client)
+        facts = self._boot(client, deadline - time.monotonic())
         self._client = client
         return engine_facts, facts
 
-    def _boot(self, client: RunnerClient) -> dict[str, Any]:
+    def _boot(self, client: RunnerClient, timeout_s: float) -> dict[str, Any]:
         assert self._stream is not None
         try:
-            return client.boot(START_TIMEOUT_S)
+            return client.boot(timeout_s)
         except InfrastructureError as error:
             self._stream.read_rest(LAST_WORDS_S)
             complaint = " ".join(self._stream.complaint.split())[-500:]

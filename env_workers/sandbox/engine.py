@@ -16,7 +16,7 @@ Containers = DockerSandbox | GvisorSandbox
 ENGINE_ERRORS = (DockerException, RequestException, OSError)
 """What the `docker` package lets through when an engine refuses, breaks or is away."""
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
-QUESTION_TIMEOUT_S = 30.0
+QUESTION_TIMEOUT_S = 15.0
 _LIMITS = {"MemoryLimit": "memory", "PidsLimit": "the number of processes", "CpuCfsQuota": "processor time"}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 LIFETIME_S = 12 * 3600.0
 """A worker replaces a container of this age."""
 FOREIGN_AGE_S = 2 * LIFETIME_S
-"""A container of this age is nobody's, whoever made it. More than a lifetime and the longest execution together."""
+"""A container of this age whose owner cannot be looked up is nobody's: more than a lifetime and any execution."""
 RUN, INCARNATION, WORKER, CREATED = "sdpo.run", "sdpo.incarnation", "sdpo.worker", "sdpo.created"
 PLACE, PROCESS = "sdpo.place", "sdpo.process"
 
@@ -33,12 +33,15 @@ def is_orphan(of: Mapping[str, str], now_s: float) -> bool:
     The owner is looked up where its process numbers mean something here: same boot, same PID namespace. Of any other
     owner only the age can be told.
     """
-    if now_s - float(of[CREATED]) > FOREIGN_AGE_S:
-        return True
-    if of.get(PLACE) != _place():
-        return False
-    pid, _, started = of[PROCESS].partition("/")
-    return _started(int(pid)) != started
+    try:
+        created_s = float(of[CREATED])
+        place, (pid, started) = of[PLACE], of[PROCESS].split("/")
+        alive = _started(int(pid)) == started
+    except (KeyError, ValueError):
+        return False  # not labels of ours
+    if place == _place():
+        return not alive
+    return now_s - created_s > FOREIGN_AGE_S
 
 
 @cache
