@@ -1,8 +1,8 @@
 """Env workers: how many, in which sandboxes, within which limits."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sdpo.config.base import Section
 
@@ -110,6 +110,12 @@ class EnvConfig(Section):
     """Ray CPUs one env actor asks for."""
     env_slots: float = Field(default=0.0, ge=0)
     """Amount of the custom resource `env_slot` one env actor asks for; on a cluster only env nodes offer it."""
+
+    @field_validator("feedback", mode="before")
+    @classmethod
+    def _none_is_a_word(cls, value: Any) -> Any:
+        """A run file's unquoted none is no value; here it is one."""
+        return "none" if value is None else value
 
     @model_validator(mode="after")
     def _pool_has_room(self) -> Self:
