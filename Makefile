@@ -2,7 +2,7 @@
 BIN := .venv/bin
 PYTEST := PYTHON=$(BIN)/python tests/side_by_side.sh
 
-.PHONY: help setup demo test test-full lint format docs
+.PHONY: help setup demo test test-full lint format docs env-image
 help:
 	@echo "make demo       set up, train the embedded model, print before and after"
 	@echo "make test       set up, lint, run the tests (at most 20 minutes on 2 cores)"
@@ -10,6 +10,7 @@ help:
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make format     let ruff rewrite the code"
 	@echo "make docs       write docs/config.md again"
+	@echo "make env-image  build the image of the docker sandbox"
 
 setup:
 	@deploy/setup.sh
@@ -35,3 +36,6 @@ format: setup
 
 docs: setup
 	$(BIN)/python docs/make_config_reference.py
+
+env-image:
+	@deploy/docker/build.sh

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from env_workers.environment import AssertProgram
 from env_workers.sandbox import asserts
@@ -19,6 +19,9 @@ from env_workers.sandbox.lease import FAULTS_TO_BLAME, SandboxLease
 from env_workers.sandbox.protocol import Sandbox
 from sdpo.config import BubblewrapSandbox, EnvConfig
 from sdpo.errors import InfrastructureError
+
+if TYPE_CHECKING:
+    from env_workers.sandbox.janitor import Janitor
 
 START_TIMEOUT_S = 35.0
 """The longest that any kind of sandbox takes to start or to fail at it."""
@@ -50,6 +53,14 @@ def make_sandbox(config: EnvConfig, owner: str, worker: str) -> Sandbox:
     from env_workers.sandbox.docker import DockerContainer  # its package is needed only for this kind
 
     return DockerContainer(config.sandbox, owner=owner, worker=worker)
+
+
+def _make_janitor(config: EnvConfig) -> "Janitor | None":
+    if isinstance(config.sandbox, BubblewrapSandbox):
+        return None  # its processes die with their worker
+    from env_workers.sandbox.janitor import Janitor
+
+    return Janitor(config.sandbox)
 
 
 @dataclass(slots=True)
@@ -85,6 +96,7 @@ class SandboxPool:
         for slot in self._slots:
             self._free.put(slot)
         self._closing = threading.Event()
+        self._janitor = _make_janitor(config)
 
     def execute(
         self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
@@ -108,6 +120,8 @@ class SandboxPool:
 
         Where every slot is at work, work is the check: 0. Raises SandboxUnavailable or InfrastructureError.
         """
+        if self._janitor is not None:
+            self._janitor.check()
         try:
             slot = self._free.get_nowait()
         except queue.Empty:
@@ -120,6 +134,8 @@ class SandboxPool:
     def close(self) -> None:
         """Ends every sandbox, those at work too: their executions raise InfrastructureError."""
         self._closing.set()
+        if self._janitor is not None:
+            self._janitor.close()
         for slot in self._slots:
             for lease in slot.leases:
                 lease.close()
@@ -153,6 +169,8 @@ class SandboxPool:
             raise InfrastructureError("no sandbox of this env worker became free in time") from None
         begin = time.monotonic()
         try:
+            if self._janitor is not None:
+                self._janitor.check()
             if self._closing.is_set():
                 raise InfrastructureError("the env worker is closing")
             yield slot
