@@ -1,5 +1,6 @@
 """The presets against the paper's hyperparameters, as tables of its numbers."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from env_workers.worker import judge_deadline_s
+from orchestrator.inputs import TaskSets
 from sdpo.config import RunConfig
 from sdpo.config.load import dump_run_config, load_run_config
 
@@ -161,6 +163,57 @@ def test_every_preset_is_in_the_tables_and_reads_back_as_itself(tmp_path: Path) 
         assert load_run_config(tmp_path / "again.yaml") == config
         assert all(len(line) <= 120 for line in file.read_text().splitlines())
     assert len(names) == len(files), "every preset has a run directory of its own"
+
+
+MCQ = {
+    "idx": 7,
+    "kind": "mcq",
+    "answer": "B",
+    "prompt": "Which gas do plants take in?\n\nA: argon\nB: carbon dioxide\nC: helium\nD: neon\nReason step by step.",
+    "system": "\nChoose one option and answer as <answer>LETTER</answer>.\n",
+}
+CALL = {
+    "prompt": "Your task is to use tools.\nName: Clock\nDescription: time of day\nDocumentation:\n"
+    'getTime: Tell the time.\nParameters: {"city": "Required. string. The city."}\nOutput: a time.\n\nQuestion: Bern?',
+    "answer": '[{"Action": "getTime", "Action_Input": "{\\"city\\": \\"Bern\\"}"}]',
+}
+PROBLEM = {
+    "question_id": "sum_a",
+    "question_content": "Read two numbers, print their sum.",
+    "starter_code": "",
+    "platform": "atcoder",
+    "difficulty": "easy",
+    "contest_date": "2025-03-01T00:00:00",
+    "metadata": "{}",
+    "public_test_cases": "[]",
+    "private_test_cases": json.dumps(
+        [{"input": f"{n} 1", "output": f"{n + 1}", "testtype": "stdin"} for n in range(4)]
+    ),
+}
+OLD_PROBLEM = PROBLEM | {"question_id": "sum_b", "contest_date": "2025-01-31T00:00:00"}
+RECORDS: dict[str, list[dict[str, Any]]] = {
+    "lcb_rich_feedback": [PROBLEM, OLD_PROBLEM],
+    "science_no_feedback": [MCQ],
+    "tool_use": [CALL],
+}
+ENVIRONMENTS = {"lcb_rich_feedback": "code", "science_no_feedback": "multiple_choice", "tool_use": "tool_matching"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_makes_tasks_of_records_in_the_published_form(preset: str, tmp_path: Path) -> None:
+    config = load(preset, "qwen3_8b", "sdpo")
+    file = tmp_path / Path(config.tasks.train).name
+    file.write_text("".join(json.dumps(record) + "\n" for record in RECORDS[preset]))
+    tasks = config.tasks.model_copy(update={"train": str(file), "heldout": str(file)})
+    sets = TaskSets.load(config.model_copy(update={"tasks": tasks}))
+    assert [task.environment for task in sets.train + sets.heldout] == [ENVIRONMENTS[preset]] * 2
+    assert RECORDS[preset][0].get("prompt", PROBLEM["question_content"]) in sets.train[0].messages[-1].content
+    trained, evaluated = sets.train[0].payload, sets.heldout[0].payload
+    if preset == "lcb_rich_feedback":
+        assert (len(trained["tests"]), len(evaluated["tests"])) == (2, 4), "half of the tests, and all of them"
+        assert all(test in evaluated["tests"] for test in trained["tests"])
+    else:
+        assert trained == evaluated
 
 
 @pytest.mark.parametrize("page", ["objective.md", "health.md"])

@@ -142,7 +142,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"teacher\.regularisation\.rate=0\.5 \(was 0\.05\)",
     ),
     ({"rollout": {"sampling": {"temperature": 0.5}}}, r"rollout\.sampling\.temperature=0\.5 \(was 1\.0\)"),
-    ({"env": {"sandbox": {"wall_time_s": 9.0}}}, r"env\.sandbox\.wall_time_s=9\.0 \(was 5\.0\)"),
+    ({"env": {"sandbox": {"kind": "bubblewrap", "wall_time_s": 9.0}}}, r"env\.sandbox\.wall_time_s=9\.0 \(was 5\.0\)"),
     ({"learner": {"backend": "zero2"}}, r"learner\.backend=zero2 \(was fsdp2\)"),
     ({"learner": {"lora": {"rank": 4}}}, r"learner\.lora\.rank=4 \(was None\)"),
 ]
@@ -159,7 +159,7 @@ def test_what_would_make_it_another_run_must_not_change(changes: dict[str, Any],
 FREE_CHANGES: list[dict[str, Any]] = [
     {"steps": 1, "max_worker_restarts": 1, "deadlines": {"start_s": 1.0}, "record": {"samples_per_step": 0}},
     {"evaluation": {"every_steps": 1}, "checkpoint": {"keep_last": 9}, "dir": "elsewhere"},
-    {"env": {"workers": 9}, "teacher": {"workers": 3}, "weights": {"bucket_bytes": 1000}},
+    {"env": {"max_workers": 9}, "teacher": {"workers": 3}, "weights": {"bucket_bytes": 1000}},
 ]
 FLOAT_ORDER: list[dict[str, Any]] = [
     {"rollout": {"workers": 3}},
@@ -216,3 +216,33 @@ def test_keep_best_needs_something_to_measure() -> None:
         config(checkpoint={"keep_best": 1}, tasks={"heldout": None})
     with pytest.raises(ValueError, match=r"rollout\.kv_cache_gib=none: allowed with deterministic"):
         config(deterministic=True, rollout={"kv_cache_gib": None})
+
+
+def test_a_run_goes_on_with_the_tasks_it_was_started_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digests = {"env.code": "a", "tasks.train": "b"}
+    run_dir = RunDir(config(tmp_path))
+    run_dir.check_inputs(digests)
+    run_dir.open(digests)
+    run_dir.close()
+    run_dir.check_inputs(digests)
+    with pytest.raises(ConfigError, match=r"tasks\.train: not what the run in .* was started with"):
+        run_dir.check_inputs(digests | {"tasks.train": "c"})
+    assert capsys.readouterr().out == ""
+    run_dir.check_inputs(digests | {"env.code": "mended"})
+    assert "env.code: the files have changed" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"env\.code: not what the run"):
+        RunDir(config(tmp_path, deterministic=True)).check_inputs(digests | {"env.code": "mended"})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "line"),
+    [
+        ({"adapter": "mbpp"}, {"adapter": "humaneval"}, r"tasks\.adapter=humaneval \(was mbpp\)"),
+        ({"options": {"seed": 1}}, {"options": {"seed": 2}}, r"tasks\.options\.seed=2 \(was 1\)"),
+        ({"options": {"seed": 1}}, {}, r"tasks\.options\.seed=None \(was 1\)"),
+    ],
+)
+def test_adapter_and_options_may_not_change(before: Any, now: Any, line: str, tmp_path: Path) -> None:
+    opened(tmp_path, tasks={"adapter": "mbpp"} | before).close()
+    with pytest.raises(ConfigError, match=line):
+        RunDir(config(tmp_path, tasks={"adapter": "mbpp"} | now)).check()
