@@ -30,8 +30,8 @@ CLOSE_S = 10.0
 """For an env worker to end its sandboxes before it is killed, and to say what it counted."""
 NOTICE_S = 5.0
 """Members without room for so long are reported, once."""
-NODE_NEWS_S = 5.0
-"""How long the news of a node's death may come after its actors cannot be reached."""
+NODE_NEWS_S = 60.0
+"""How long after its actors could not be reached Ray may say that a node is dead; by default it takes up to 30 s."""
 
 
 class EnvPool(Fleet):
@@ -227,13 +227,24 @@ class EnvPool(Fleet):
     async def _counts(self, member: Member, error: BaseException) -> bool:
         """Every failure but the loss of the node."""
         room = self._rooms[member.actor_name]
-        until_s = time.monotonic() + (NODE_NEWS_S if isinstance(error, ActorUnavailableError) else 0.0)
-        while True:
-            if (is_lost := room.is_lost()) or time.monotonic() > until_s:
-                break
-            await asyncio.sleep(self._tick_s)
+        if isinstance(error, ActorUnavailableError):
+            await self._wait_for_news(member, room)
+        is_lost = room.is_lost()
         self._metrics.lost(member.name, "node_lost" if is_lost else type(getattr(error, "cause", error)).__name__)
         return not is_lost
+
+    async def _wait_for_news(self, member: Member, room: Room) -> None:
+        """Ray finds out what a broken connection meant: the node is gone, the actor is, or neither."""
+        until_s = time.monotonic() + NODE_NEWS_S
+        while not room.is_lost() and (left_s := until_s - time.monotonic()) > 0:
+            try:
+                await within(member.handle.__ray_ready__.remote(), actor=member.name, stage="news", timeout_s=left_s)
+            except ActorUnavailableError:
+                await asyncio.sleep(self._tick_s)
+            except (RayError, StageTimeout):
+                return
+            else:
+                return
 
     def _demand_changed(self) -> None:
         self._sizing.observe(time.monotonic(), len(self._waiting) + sum(m.load for m in self.members))

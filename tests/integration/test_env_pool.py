@@ -65,7 +65,8 @@ async def opened(config: EnvConfig, **options: Any) -> AsyncIterator[EnvPool]:
 
 async def work(pool: EnvPool, seconds: float, prefer: Any = None) -> int:
     async with pool.lease(prefer=prefer) as member:
-        return await member.handle.work.remote(seconds)
+        pid: int = await member.handle.work.remote(seconds)
+        return pid
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:

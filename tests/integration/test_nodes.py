@@ -1,0 +1,40 @@
+"""Nodes that come and go under the env pool, on clusters of several Ray nodes on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def story_of(program: str) -> dict[str, Any]:
+    """What a program of `clusters/` reports. It has its own Ray, which must not meet this process's."""
+    own = {"RAY_AUTH_MODE": "disabled", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | own
+    command = [sys.executable, "-m", f"tests.integration.clusters.{program}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    story: dict[str, Any] = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
+    return story
+
+
+def test_waiting_env_workers_bring_a_node_and_let_it_go() -> None:
+    story = story_of("autoscaled")
+    assert story["first_nodes"] == 1
+    assert story["resources"] == [["CPU", "env_slot"]], "a node for env workers needs no GPU"
+    assert story["passed"] == 60
+
+
+def test_attempts_outlive_the_node_of_all_env_workers() -> None:
+    story = story_of("node_loss")
+    assert story["passed"] == 24
+    assert story["broken"] == []
+    assert story["replaced"] == [1, 1]
+    assert story["counted"] == [0, 0], "no worker is to blame for the node's loss"
+    assert story["states"] == {"serving": 2, "pending": 0, "draining": 0}
