@@ -34,8 +34,8 @@ def enter_limits(settings: Settings) -> None:
         resource.RLIMIT_NOFILE: settings["max_open_files"],
         resource.RLIMIT_CORE: 0,
     }
-    if settings["own_uid"]:  # the kernel counts processes by user
-        limits[resource.RLIMIT_NPROC] = settings["max_processes"]
+    if settings["own_uid"]:  # the kernel counts processes by user, PID 1 among them
+        limits[resource.RLIMIT_NPROC] = settings["max_processes"] + 1
     for which, value in limits.items():
         resource.setrlimit(which, (value, value))
 
@@ -49,7 +49,8 @@ def limit_behind(error: BaseException) -> str | None:
             return "file_size_limit"
         if error.errno == errno.ENOSPC:
             return "disk_limit" if os.statvfs(WORK_DIR).f_favail else "file_limit"
-        if error.errno == errno.EAGAIN and _num_tasks(_pids()) >= resource.getrlimit(resource.RLIMIT_NPROC)[0]:
+        # Half: the first that were refused may be gone when the count is taken.
+        if error.errno == errno.EAGAIN and 0 < resource.getrlimit(resource.RLIMIT_NPROC)[0] // 2 < _num_tasks(_pids()):
             return "process_limit"
     if type(error) is RuntimeError and error.args == ("can't start new thread",):
         return "process_limit"
