@@ -4,6 +4,8 @@ Ray exports every name with the prefix `ray_`. Outside a Ray process the calls c
 """
 
 from collections import Counter as Tally
+from collections.abc import Mapping
+from threading import Lock
 
 from ray.util.metrics import Counter, Histogram
 
@@ -14,12 +16,13 @@ TAGS = ("run", "worker")
 class EnvMetrics:
     """Of one env worker. `run` and `worker` tag every series; `counts` are the same figures for the orchestrator.
 
-    Thread-safe as far as Ray's metrics are; `counts` may miss an event that happens while it is read.
+    Thread-safe; `counts` may miss an event that happens while it is read.
     """
 
     def __init__(self, run: str, worker: str) -> None:
         self._tags = {"run": run, "worker": worker}
-        self._tally: Tally[str] = Tally()
+        self._tally, self._recycled_so_far = Tally[str](), Tally[str]()
+        self._lock = Lock()
         self._executions = Histogram(
             "sdpo_env_execution_s",
             description="Seconds that an env worker took for one step of an attempt.",
@@ -33,27 +36,34 @@ class EnvMetrics:
     def executed(self, seconds: float) -> None:
         """One step of an attempt took `seconds`, whatever came out."""
         self._executions.observe(seconds, tags=self._tags)
-        self._tally["executed"] += 1
+        self._count("executed")
 
-    def recycled(self, reason: str, count: int = 1) -> None:
-        """`count` sandboxes were thrown away, all for `reason`, for example max_executions or memory_limit."""
-        self._recycled.inc(count, tags={**self._tags, "reason": reason})
-        self._tally["recycled"] += count
+    def recycled(self, totals: Mapping[str, int]) -> None:
+        """So many sandboxes were thrown away since the worker started, by reason, for example memory_limit."""
+        with self._lock:
+            for reason, total in totals.items():
+                self._recycled.inc(max(0, total - self._recycled_so_far[reason]), tags={**self._tags, "reason": reason})
+                self._recycled_so_far[reason] = max(total, self._recycled_so_far[reason])
 
     def infrastructure_error(self, kind: str) -> None:
         """A sandbox or engine broke; `kind` is the class of the error."""
         self._errors.inc(1, tags={**self._tags, "kind": kind})
-        self._tally["infrastructure_errors"] += 1
+        self._count("infrastructure_errors")
 
     def judged(self, kind: str) -> None:
         """An attempt ended with a verdict of this kind."""
         self._judged.inc(1, tags={**self._tags, "kind": kind})
-        self._tally["judged"] += 1
+        self._count("judged")
 
     @property
     def counts(self) -> dict[str, int]:
-        """Events since the worker started: executed, recycled, infrastructure_errors, judged."""
-        return {name: self._tally[name] for name in ("executed", "recycled", "infrastructure_errors", "judged")}
+        """Events since the worker started: executed, infrastructure_errors, judged, recycled."""
+        named = {name: self._tally[name] for name in ("executed", "infrastructure_errors", "judged")}
+        return {**named, "recycled": self._recycled_so_far.total()}
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self._tally[name] += 1
 
 
 def _counter(name: str, description: str, key: str) -> Counter:

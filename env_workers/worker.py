@@ -153,6 +153,7 @@ class EnvWorker:
             answer = Verdict(reward=0.0, success=False, kind="sandbox_violation", feedback=VIOLATION, details=said)
         judge_s = time.monotonic() - begin
         self._metrics.executed(judge_s)
+        self._metrics.recycled(self._sandboxes.counters["sandboxes_thrown_away"])
         if isinstance(answer, Observation):
             return answer
         if answer.infrastructure_error is None:

@@ -130,6 +130,11 @@ class Fleet:
         log.warning("%s failed and is started again: %s", member.name, one_line(error))
         self._run(self._replace(member, error), member)
 
+    def end_session(self, attempt: str) -> None:
+        """Whoever holds a session of this attempt need not keep it."""
+        for member in self.members:
+            member.sessions.discard(attempt)
+
     def kill(self) -> None:
         """End every actor of the fleet, and what it does in the background."""
         for task in list(self._tasks):

@@ -37,6 +37,7 @@ class World:
         """The attempt is not played on: its session may go. Does not wait for it."""
         if self._holder is not None:
             self._holder.forget.remote(self._attempt)
+            self._fleet.end_session(self._attempt)
 
     async def _ask(self, method: str, history: History, said: Reply | Ending) -> Observation | Verdict:
         env, avoid, answer = self._config.env, None, broken("never tried")
@@ -47,12 +48,15 @@ class World:
             async with self._fleet.lease(avoid=avoid, prefer=self._holder) as member:
                 avoid = handle = member.handle
                 self._holder = None
+                member.sessions.discard(self._attempt)
                 try:
                     wait = getattr(handle, method).remote(self._attempt, self._task, history, said)
                     answer = await within(wait, actor=member.name, stage=method, timeout_s=timeout_s)
                 except ACTOR_FAILURES as error:
                     self._fleet.report(member, handle, error)
                     answer = broken(str(error).splitlines()[0])
+                if isinstance(answer, Observation) and member.handle is handle:
+                    member.sessions.add(self._attempt)
             if isinstance(answer, Observation):
                 self._holder = handle
                 return answer

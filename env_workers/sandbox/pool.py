@@ -27,8 +27,12 @@ START_TIMEOUT_S = 35.0
 """The longest that any kind of sandbox takes to start or to fail at it."""
 CLOSE_TIMEOUT_S = 5.0
 """The longest that any kind of sandbox takes to be closed."""
-SLOT_TIMEOUT_S = 20.0
-"""How long a call waits for a free slot."""
+SHORTEST_SLOT_TIMEOUT_S = 20.0
+
+
+def slot_timeout_s(config: EnvConfig) -> float:
+    """How long a call waits for a free slot: as long as a healthy execution before it can take, and no less."""
+    return max(SHORTEST_SLOT_TIMEOUT_S, 2 * (config.sandbox.wall_time_s + 2 * GRACE_S))
 
 
 def execution_deadline_s(config: EnvConfig) -> float:
@@ -37,7 +41,7 @@ def execution_deadline_s(config: EnvConfig) -> float:
     Each may go three or more rounds (see `env_workers.sandbox.lease`), every one with fresh sandboxes and their
     canaries; `judge_asserts` begins no other round after the time that one can take.
     """
-    return SLOT_TIMEOUT_S + max((FAULTS_TO_BLAME + 1) * _round_s(config, 1), 2 * _round_s(config, 2))
+    return slot_timeout_s(config) + max((FAULTS_TO_BLAME + 1) * _round_s(config, 1), 2 * _round_s(config, 2))
 
 
 def _round_s(config: EnvConfig, num_sandboxes: int) -> float:
@@ -164,7 +168,7 @@ class SandboxPool:
     @contextmanager
     def _slot(self) -> Iterator[_Slot]:
         try:
-            slot = self._free.get(timeout=SLOT_TIMEOUT_S)
+            slot = self._free.get(timeout=slot_timeout_s(self._config))
         except queue.Empty:
             raise InfrastructureError("no sandbox of this env worker became free in time") from None
         begin = time.monotonic()

@@ -78,7 +78,8 @@ def test_prometheus_shows_the_pool(tmp_path: Path) -> None:
 
     async def scenario(address: str) -> dict[str, float]:
         unlucky = EnvMetrics("a-run-1", "env-9")
-        unlucky.recycled("memory_limit", 3)
+        for total in (1, 3):
+            unlucky.recycled({"memory_limit": total, "max_executions": 0})
         unlucky.infrastructure_error("SandboxLost")
         async with opened(CONFIG) as pool:
             assert all(verdict.success for verdict in await judged(pool, CONFIG, 8))
