@@ -4,10 +4,10 @@ To it: a size (big-endian uint32) and that many bytes of JSON, first the request
 of them `!` (it goes on) or `?` (it waits for a message), and JSON.
 """
 
+import _signal
 import json
 import os
 import random
-import signal
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -37,15 +37,16 @@ def run_child(settings: Settings, fd: int) -> NoReturn:
 
 
 def _enter(settings: Settings, fd: int) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
+    null = settings["null"]
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
     os.closerange(3, fd)
     os.closerange(fd + 1, 2**16)
     set_dumpable(True)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.setsid()  # the priority of a session is shared by all of its processes: PID 1 keeps its own
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     random.seed(0)
-    os.chdir(WORK_DIR)
     enter_limits(settings)
 
 

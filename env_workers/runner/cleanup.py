@@ -10,6 +10,8 @@ from env_workers.runner.limits import WORK_DIR
 
 SHARED_FOLDERS = ("/dev/shm", "/dev/mqueue")
 _IPC_TABLES = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
+_OWN_SETTINGS = tuple(f"/proc/self/{name}" for name in ("oom_score_adj", "autogroup", "timerslack_ns"))
+"""Of PID 1: where the worker is host root, a program may write them, and PID 1 could not write all of them back."""
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 
@@ -34,6 +36,8 @@ class Cleaner:
         self._ipc_tables = [os.open(path, os.O_RDONLY) for path in _IPC_TABLES if os.access(path, os.R_OK)]
         self._oom_counters = [os.open(path, os.O_RDONLY) for path in _OOM_COUNTERS if os.access(path, os.R_OK)]
         self._num_oom_kills = self._count_oom_kills()
+        self._own_settings = [os.open(path, os.O_RDONLY) for path in _OWN_SETTINGS if os.access(path, os.R_OK)]
+        self._settings_at_start = self._read_own_settings()
 
     def out_of_memory(self) -> bool:
         """True when the kernel killed a process of the container for memory since the last call."""
@@ -47,7 +51,12 @@ class Cleaner:
                 return f"{folder.path} is not empty"
         if any(os.pread(table, 4096, 0).count(b"\n") > 1 for table in self._ipc_tables):
             return "System V objects are left"
+        if self._read_own_settings() != self._settings_at_start:
+            return "the settings of PID 1 are changed"
         return None
+
+    def _read_own_settings(self) -> list[bytes]:
+        return [os.pread(setting, 256, 0) for setting in self._own_settings]
 
     def _count_oom_kills(self) -> int:
         words = b" ".join(os.pread(counter, 4096, 0) for counter in self._oom_counters).split()

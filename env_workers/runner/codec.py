@@ -6,6 +6,7 @@ None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict; 
 from typing import Any
 
 MAX_DEPTH = 64
+MAX_COLLISIONS = 1000
 
 
 class UnsupportedError(Exception):
@@ -59,10 +60,15 @@ def _encode_scalar(value: Any) -> Any:
     raise UnsupportedError(f"a value of type {kind.__name__[:60]}")
 
 
-def decode(data: Any) -> Any:
-    """The inverse of `encode`. Raises ValueError for anything that `encode` does not make."""
+def decode(data: Any, depth: int = 0) -> Any:
+    """The inverse of `encode`. Raises ValueError for anything that `encode` does not make.
+
+    And for sets and dicts with more than MAX_COLLISIONS items of the same hash, which would take seconds to build.
+    """
     if data is None or type(data) in (bool, int, str):
         return data
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deeply")
     try:
         name, *rest = data
         if name == "int":
@@ -74,7 +80,17 @@ def decode(data: Any) -> Any:
         if name == "bytes":
             return bytes.fromhex(rest[0])
         if name == "dict":
-            return {decode(key): decode(item) for key, item in rest[0]}
-        return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[name]([decode(i) for i in rest[0]])
+            keys = _hashable([decode(key, depth + 1) for key, _ in rest[0]])
+            return dict(zip(keys, [decode(item, depth + 1) for _, item in rest[0]], strict=True))
+        items = [decode(item, depth + 1) for item in rest[0]]
+        if name in ("list", "tuple"):
+            return items if name == "list" else tuple(items)
+        return {"set": set, "frozenset": frozenset}[name](_hashable(items))
     except (TypeError, KeyError, IndexError, OverflowError, ValueError, RecursionError):
         raise ValueError("not an encoded value") from None
+
+
+def _hashable(items: list[Any]) -> list[Any]:
+    if len(items) - len({hash(item) for item in items}) > MAX_COLLISIONS:
+        raise ValueError("too many equal hashes")
+    return items

@@ -48,6 +48,39 @@ _ISOLATION = (
 _COUNTS_PROCESSES_BY_NAMESPACE = (5, 14)
 """From this kernel on RLIMIT_NPROC counts the processes of a user namespace; before, all of the host's user."""
 
+# Where the worker is host root, a program owns the kernel's files in /proc, without any capability: it could set
+# kernel.core_pattern, which is a command that the host runs as root.
+_READ_ONLY = (
+    "acpi",
+    "asound",
+    "bus",
+    "driver",
+    "dynamic_debug",
+    "fs",
+    "irq",
+    "mtrr",
+    "pressure",
+    "scsi",
+    "sys",
+    "sysrq-trigger",
+    "tty",
+)
+_HIDDEN = (
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "pagetypeinfo",
+    "sched_debug",
+    "slabinfo",
+    "timer_list",
+    "vmallocinfo",
+)
+
 
 class Bubblewrap:
     """A `Sandbox`. `owner` marks its processes (environment variable SDPO_OWNER of bwrap itself)."""
@@ -175,7 +208,11 @@ def _arguments(limits: BubblewrapSandbox) -> list[str]:
     for name, value in {**ENVIRONMENT, "LD_LIBRARY_PATH": f"{PYTHON_DIR}/lib"}.items():
         arguments += ["--setenv", name, value]
     arguments += [*_system_folders(), *binds]
-    arguments += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    arguments += ["--proc", "/proc"]
+    for name, source in [*((name, f"/proc/{name}") for name in _READ_ONLY), *((name, "/dev/null") for name in _HIDDEN)]:
+        if os.path.exists(f"/proc/{name}"):
+            arguments += ["--ro-bind", source, f"/proc/{name}"]
+    arguments += ["--dev", "/dev", "--remount-ro", "/dev"]
     arguments += ["--size", str(limits.disk_mib * 2**20), "--perms", "0700", "--tmpfs", "/tmp"]
     return [*arguments, "--remount-ro", "/", "--chdir", "/", "--", *boot_command(python)]
 

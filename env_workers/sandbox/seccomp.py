@@ -2,7 +2,7 @@
 
 Denied with ENOSYS: memory that no limit counts (memfd, System V), objects that outlive their process (System V, POSIX
 queues, kernel keys), other processes' memory, limits and priority, new namespaces and mounts, and the kernel's largest
-attack surfaces.
+attack surfaces. Sockets are of the common families only.
 """
 
 import platform
@@ -47,6 +47,8 @@ _DENIED = {  # name: number on x86_64, on aarch64
     "kcmp": (312, 272),
 }
 _PRLIMIT = (302, 261)  # allowed for the calling process only: PID 1 hands its own limits on to later programs
+_SOCKET = (41, 198)  # allowed for these families: others reach beyond the network namespace (vsock), or need no program
+_FAMILIES = (1, 2, 10, 16)  # unix, IPv4, IPv6, netlink
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENT_OFFSET = 0, 4, 16
 _ALLOW, _ENOSYS = 0x7FFF0000, 0x00050000 | 38
@@ -65,7 +67,13 @@ def seccomp_filter(machine: str | None = None) -> bytes:
     tail = [
         _instruction(_EQUAL, _PRLIMIT[column], if_false=2),
         _instruction(_LOAD, _ARGUMENT_OFFSET),
-        _instruction(_EQUAL, 0, if_false=1),
+        _instruction(_EQUAL, 0, if_true=len(_FAMILIES) + 2, if_false=len(_FAMILIES) + 3),
+        _instruction(_EQUAL, _SOCKET[column], if_false=len(_FAMILIES) + 1),
+        _instruction(_LOAD, _ARGUMENT_OFFSET),
+        *(
+            _instruction(_EQUAL, family, if_true=len(_FAMILIES) - 1 - i, if_false=i == len(_FAMILIES) - 1)
+            for i, family in enumerate(_FAMILIES)
+        ),
         _instruction(_RETURN, _ALLOW),
         _instruction(_RETURN, _ENOSYS),
     ]
