@@ -1,12 +1,16 @@
-"""Sandboxes of every kind for tests. Where no Docker engine is, its tests are skipped; in CI (variable CI) they fail."""
+"""Sandboxes of every kind for tests. Without a Docker engine its tests are skipped; in CI (variable CI) they fail."""
 
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from sdpo.config import BubblewrapSandbox, DockerSandbox
+from tests.private_engine import PrivateEngine, obstacle
 
 KINDS = ("bubblewrap", "docker")
 IMAGE = "sdpo-env:latest"
@@ -43,6 +47,21 @@ def sandbox_kind(request: pytest.FixtureRequest) -> str:
 def sandbox_config(sandbox_kind: str) -> BubblewrapSandbox | DockerSandbox:
     """A small sandbox of each kind in turn."""
     return sandbox_of(sandbox_kind, memory_mib=256, max_processes=16, wall_time_s=3.0)
+
+
+@pytest.fixture(scope="session")
+def private_engine(docker_engine: str) -> Iterator[PrivateEngine]:
+    """An engine with the same image that a test may stop; whoever does starts it again."""
+    reason = obstacle()
+    if reason is not None:
+        _without_docker(reason)
+    engine = PrivateEngine(Path(tempfile.mkdtemp(prefix="sdpo-engine-", dir="/tmp")))
+    try:
+        engine.start()
+        engine.load(docker_engine)
+        yield engine
+    finally:
+        engine.remove()
 
 
 def _without_docker(reason: str) -> NoReturn:
