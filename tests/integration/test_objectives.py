@@ -1,13 +1,15 @@
 """Whole runs of objectives that ask more of learner and teachers than the demo does."""
 
+import itertools
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.metrics_log import read_metrics
-from tests.run_fixtures import RUN_FILE, command, finished, small
+from tests.run_fixtures import ROOT, RUN_FILE, command, finished, small
 
 pytestmark = pytest.mark.timeout(480)
 
@@ -20,10 +22,22 @@ def records_of(folder: Path, **changes: Any) -> list[dict[str, Any]]:
     return records
 
 
+def half_in_turns(file: Path) -> Path:
+    """Eight of the demo's tasks; every second one gives two tries, with the feedback on the first one between them."""
+    tasks = [json.loads(line) for line in (ROOT / "examples/tinycoder/tasks/train.jsonl").read_text().splitlines()[:8]]
+    for task in tasks[::2]:
+        task["environment"] = "code_retry"
+        task["payload"]["max_tries"] = 2
+    file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    return file
+
+
 def test_students_support_in_mini_batches_with_a_trust_region_and_an_anchor(tmp_path: Path) -> None:
-    """Recall, then scores of two teachers with two models each, then a step for every task."""
+    """Recall, then scores of two teachers with two models each, then a step for every task; half the tasks in turns."""
     records = records_of(
         tmp_path,
+        tasks__train=half_in_turns(tmp_path / "tasks.jsonl"),
+        rollout__sampling__max_response_tokens=240,
         objective__support="student",
         objective__reference_kl=0.05,
         batch__mini_batch_tasks=1,
@@ -42,13 +56,41 @@ def test_students_support_in_mini_batches_with_a_trust_region_and_an_anchor(tmp_
         assert {"time/recall_s", "time/score_s"} <= record.keys()
         assert "weights/teacher_bytes" not in record, "these teachers follow the policy's stream"
     assert taken > 4
-    lines = (tmp_path / "run/samples/step-000002.jsonl").read_text().splitlines()
-    samples = [sample for sample in map(json.loads, lines) if "credit" in sample]
-    assert len(samples) == records[2]["attempts/trained"]
-    for sample in samples:
-        assert sample["teacher_version"] == "1.1", "of the first incarnation, after one batch"
-        expected = [q - p for q, p in zip(sample["log_q"], sample["log_p"][0], strict=True)]
-        assert sample["credit"] == pytest.approx(expected, abs=1e-3)
+    num_in_turns = 0
+    for step in (1, 2):
+        lines = (tmp_path / f"run/samples/step-{step:06d}.jsonl").read_text().splitlines()
+        samples = [sample for sample in map(json.loads, lines) if "credit" in sample]
+        assert len(samples) == records[step]["attempts/trained"]
+        for sample in samples:
+            assert sample["teacher_version"] == f"1.{step - 1}", "of the first incarnation, after so many batches"
+            check_authors_and_log_probs(sample)
+        in_turns = [sample for sample in samples if sample["authors"].count("environment")]
+        assert all("Write the whole program again, corrected.\n\n[assistant]\n" in s["response"] for s in in_turns)
+        num_in_turns += len(in_turns)
+    assert num_in_turns >= 4, "attempts of one turn only: the test has lost its point"
+    assert 1 < records[1]["rollout/turns"] < 2
+    assert records[1]["rollout/environment_tokens"] > 10
+
+
+def check_authors_and_log_probs(sample: dict[str, Any]) -> None:
+    """Turns of the model's end with its stop token, the environment's with the assistant's header; and where the model
+    wrote, engine and learner agree on the log-prob."""
+    turns = [
+        (author, [token for _, token in run])
+        for author, run in itertools.groupby(zip(sample["authors"], sample["tokens"], strict=True), itemgetter(0))
+    ]
+    assert [author for author, _ in turns] == ["model", "environment", "model"][: len(turns)]
+    assert len(turns) in (1, 3)
+    for author, tokens in turns:
+        assert author == "environment" or tokens[-1] == "<|im_end|>" or sample["finish_reason"] == "length"
+        if author == "environment":
+            text = "".join(tokens)
+            assert text.startswith("\n<|im_start|>user\n")
+            assert text.endswith("Write the whole program again, corrected.<|im_end|>\n<|im_start|>assistant\n")
+    engine = [p for turn in sample["log_p"] if turn is not None for p in turn]
+    rows = zip(sample["authors"], sample["log_q"], sample["credit"], strict=True)
+    learner = [q - credit for author, q, credit in rows if author == "model"]
+    assert learner == pytest.approx(engine, abs=1e-3)
 
 
 def test_grpo_in_mini_batches_with_an_anchor(tmp_path: Path) -> None:
