@@ -31,7 +31,7 @@ def _reasons(tree: ast.AST, functions: frozenset[str]) -> Iterator[str]:
             yield f"the attribute {node.value.id}.{node.attr} of a function"
         if isinstance(node, ast.Compare) and any(isinstance(op, ast.Is | ast.IsNot) for op in node.ops):
             sides = [node.left, *node.comparators]
-            if any(_is_call(side, functions) for side in sides) and not isinstance(sides[-1], ast.Constant):
+            if any(_is_call(s, functions) for s in sides) and not any(isinstance(s, ast.Constant) for s in sides):
                 yield "the identity of a value"
         if isinstance(node, ast.Expr) and _is_call(node.value, functions):
             yield "a call for its effect (changes of its arguments, output)"

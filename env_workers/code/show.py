@@ -1,6 +1,7 @@
 """Values and texts as feedback shows them: within budgets, head and tail kept, and the same in every run."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 MAX_LINE_CHARS = 250
@@ -15,15 +16,15 @@ _UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{
 _CLOCK = re.compile(
     r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?\b|\b\d+:\d\d:\d\d\.\d{3,6}\b|\b1[6-9]\d{8}\.\d{2,}\b"
 )
-_IDENTITY = re.compile(r"\b(?:1(?:3[89]|40)\d{12}|9[345]\d{12})\b")  # where Linux puts a process's memory, in decimal
+_IDENTITY = re.compile(r"\b(?:1(?:3[89]|40)\d{12}|9[345]\d{12})\b")  # where Linux puts a process's memory
 
-_CHANGING = (
+_CHANGING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (_ADDRESS, "0x..."),
     (_PATH, "<path>"),
     (_UUID, "<uuid>"),
     (_CLOCK, "<time>"),
     (_DURATION, "<time>"),
-    (_IDENTITY, "<id>"),
+    (_IDENTITY, lambda match: match[0] if int(match[0]) % 16 else "<id>"),  # objects begin at multiples of 16
 )
 
 
