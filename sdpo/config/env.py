@@ -92,9 +92,9 @@ class EnvConfig(Section):
     max_feedback_chars: int = Field(default=2000, ge=100)
     """Length of a feedback; of a longer one head and tail are kept."""
     max_turns: int = Field(default=8, gt=0)
-    """Turns of the model in one attempt, for environments with several."""
+    """Turns of the model in one attempt, for environments with several (docs/multi-turn.md)."""
     attempt_s: float = Field(default=900.0, gt=0)
-    """Time to live of an attempt with several turns, from its first token to its verdict."""
+    """Time of an attempt with several turns, from the end of its first turn; then it is judged as it is."""
     code: tuple[str, ...] = ()
     """Python files and packages of yours (environments, adapters), by path; they travel to the env workers."""
     allow_open_asserts: bool = False

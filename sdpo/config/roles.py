@@ -13,7 +13,8 @@ class RolloutSampling(Section):
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature; the student and the teacher divide their logits by the same value."""
     max_response_tokens: int = Field(default=128, gt=0)
-    """Longest response; a longer one is cut and counted as truncated."""
+    """Longest response; a longer one is cut and counted as truncated. Of an attempt with several turns: all of them
+    together, and what the environment says between them."""
     top_p: float = 1.0
     """Must be 1: training needs the log-probs of the whole distribution."""
     top_k: int = -1
