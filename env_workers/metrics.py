@@ -42,8 +42,9 @@ class EnvMetrics:
         """So many sandboxes were thrown away since the worker started, by reason, for example memory_limit."""
         with self._lock:
             for reason, total in totals.items():
-                self._recycled.inc(max(0, total - self._recycled_so_far[reason]), tags={**self._tags, "reason": reason})
-                self._recycled_so_far[reason] = max(total, self._recycled_so_far[reason])
+                if (new := total - self._recycled_so_far[reason]) > 0:
+                    self._recycled.inc(new, tags={**self._tags, "reason": reason})
+                    self._recycled_so_far[reason] = total
 
     def infrastructure_error(self, kind: str) -> None:
         """A sandbox or engine broke; `kind` is the class of the error."""

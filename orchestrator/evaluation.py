@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.attempts import Attempts
+from orchestrator.failures import refuse_a_broken_world
 from orchestrator.fleet import Fleet
 from orchestrator.rollouts import Sampler
 from sdpo.chat import ChatTokenizer, render_prompt
@@ -79,11 +80,14 @@ class Evaluator:
         return self._config.model.enable_thinking
 
     async def _run(self, purpose: str, prompts: Sequence[Prompt]) -> list[Judged]:
-        """By prompt and sample index, in whatever order the samples end."""
+        """By prompt and sample index, in whatever order the samples end; too many lost ones are an error."""
         self._sampler.expect([prompt.task.id for prompt in prompts])
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(self._one(f"{purpose}-{i}", prompt)) for i, prompt in enumerate(prompts)]
-        return [judged for task in running for judged in task.result()]
+        judged = [judged for task in running for judged in task.result()]
+        errors = [j.verdict.infrastructure_error for j in judged if j.verdict.infrastructure_error is not None]
+        refuse_a_broken_world(len(errors) / max(1, len(judged)), self._config, of="an evaluation", errors=errors)
+        return judged
 
     async def _one(self, purpose: str, prompt: Prompt) -> list[Judged]:
         config, task = self._config, prompt.task

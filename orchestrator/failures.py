@@ -1,10 +1,12 @@
-"""From an exception group to the one error that a person should read."""
+"""What ends a run, in words: from an exception group to the one error that a person should read; a broken world."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from ray.exceptions import RayActorError
 
-from sdpo.errors import LearnerDied, SdpoError, UserError
+from sdpo.config import RunConfig
+from sdpo.errors import InfrastructureError, LearnerDied, SdpoError, UserError
 
 _FIRST = (UserError, LearnerDied, SdpoError, Exception)
 
@@ -25,6 +27,23 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, RayActorError):
         return " ".join(str(error).split())[:300]
     return str(cause if isinstance(cause, SdpoError) else error).strip().splitlines()[-1]
+
+
+def refuse_a_broken_world(
+    dropped_fraction: float, config: RunConfig, *, of: str = "a batch", errors: Iterable[str | None] = ()
+) -> None:
+    """Raises `InfrastructureError` when more attempts were lost than `env.max_dropped_fraction` allows.
+
+    `errors`: why each of them was lost; None for one that fell with its group. The most frequent reason is named.
+    """
+    if dropped_fraction <= config.env.max_dropped_fraction:
+        return
+    known = Counter(error for error in errors if error)
+    most = f"; most often: {known.most_common(1)[0][0]}" if known else ""
+    raise InfrastructureError(
+        f"{dropped_fraction:.0%} of {of}'s attempts were lost to infrastructure errors; "
+        f"allowed: env.max_dropped_fraction={config.env.max_dropped_fraction:.0%}{most}"
+    )
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

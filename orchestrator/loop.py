@@ -8,6 +8,7 @@ new weights and opens the gate. Whatever ends early, ends the run.
 import asyncio
 import time
 
+from orchestrator.failures import refuse_a_broken_world
 from orchestrator.gate import StalenessGate
 from orchestrator.group import Group
 from orchestrator.house import House
@@ -19,7 +20,6 @@ from orchestrator.task_source import TaskSource
 from orchestrator.update import update
 from orchestrator.waits import within
 from sdpo.config import RunConfig
-from sdpo.errors import InfrastructureError
 from sdpo.types import Version
 
 
@@ -46,7 +46,8 @@ async def train(
             groups = sorted(finished, key=lambda group: group.index)
             collected = time.monotonic()
             metrics = batch_metrics(groups, advantage_is_signal=config.trains_on_unscored)
-            refuse_a_broken_world(metrics["attempts/dropped_fraction"], config)
+            errors = [a.verdict.infrastructure_error for g in groups for a in g.dropped]
+            refuse_a_broken_world(metrics["attempts/dropped_fraction"], config, errors=errors)
             version = Version(incarnation=incarnation, batch=batch + 1)
             metrics |= await update(house, batch, groups, version) | time_metrics(groups)
             steps_done = batch + 1
@@ -70,12 +71,3 @@ async def _next_group(buffer: asyncio.Queue[Group], config: RunConfig) -> Group:
     longest_s += config.env.attempt_s
     longest_s += 2 * (deadlines.generate_s + deadlines.score_s)
     return await within(buffer.get(), actor="producer", stage="the next group", timeout_s=longest_s)
-
-
-def refuse_a_broken_world(dropped_fraction: float, config: RunConfig) -> None:
-    """Raises `InfrastructureError` when more of a batch was dropped than `env.max_dropped_fraction` allows."""
-    if dropped_fraction > config.env.max_dropped_fraction:
-        raise InfrastructureError(
-            f"{dropped_fraction:.0%} of a batch's attempts were lost to infrastructure errors; "
-            f"allowed: env.max_dropped_fraction={config.env.max_dropped_fraction:.0%}"
-        )

@@ -55,7 +55,7 @@ async def ready(member: Member) -> None:
 async def opened(config: EnvConfig, **options: Any) -> AsyncIterator[EnvPool]:
     settings: dict[str, Any] = {"max_restarts": 2, "lease_timeout_s": 60.0, "stacks": Path("unused")} | options
     async with asyncio.TaskGroup() as background:
-        pool = EnvPool(config, "a-run-1", spawn=spawn, prepare=ready, background=background, **settings)
+        pool = EnvPool(config, "pool-tests-1", spawn=spawn, prepare=ready, background=background, **settings)
         try:
             await pool.start()
             yield pool

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 from env_workers.environment import Exchange, Observation, Reply
 from examples.tinycoder.make_tasks import FOLDER
 from orchestrator.attempts import Attempts, Played, check_conversations
+from orchestrator.failures import refuse_a_broken_world
 from orchestrator.fleet import Fleet, Member
 from orchestrator.group import AttemptRecord, Group
-from orchestrator.loop import refuse_a_broken_world
 from orchestrator.measure import batch_metrics
 from orchestrator.pipeline import drop_broken
 from orchestrator.rollouts import RolloutLost
