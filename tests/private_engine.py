@@ -1,5 +1,6 @@
 """A Docker engine of a test's own, which it may stop and start: own data, own socket, gVisor among its runtimes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,7 +24,11 @@ class PrivateEngine:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        options = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--add-runtime=runsc=/usr/bin/runsc"]
+        config = self.folder / "daemon.json"
+        config.write_text(
+            json.dumps({"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none"]}}})
+        )
+        options = ["--bridge=none", "--iptables=false", "--ip6tables=false", f"--config-file={config}"]
         for name in ("data-root", "exec-root", "pidfile"):
             options.append(f"--{name}={self.folder / name}")
         with open(self.folder / "log", "ab") as log:
