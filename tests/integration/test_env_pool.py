@@ -110,7 +110,10 @@ def test_workers_without_room_hinder_nobody(caplog: pytest.LogCaptureFixture, mo
     assert warnings == ["waiting for a node with 0.25 CPU and 3 env_slot free: env-1, env-2"]
 
 
-def test_a_draining_worker_takes_no_new_attempt_and_keeps_its_sessions() -> None:
+@pytest.mark.parametrize("ends", ["with its sessions", "in time"])
+def test_a_draining_worker_takes_no_new_attempt_and_keeps_its_sessions(
+    ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> None:
         async with opened(EnvConfig(min_workers=1, max_workers=2, **QUICK)) as pool:
             await asyncio.gather(*(work(pool, 0.7) for _ in range(6)))
@@ -122,12 +125,14 @@ def test_a_draining_worker_takes_no_new_attempt_and_keeps_its_sessions() -> None
             pids = [await member.handle.ready.remote() for member in (leaving, staying)]
             assert await work(pool, 0.0) == pids[1]
             assert await work(pool, 0.0, prefer=leaving.handle) == pids[0]
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)
             assert leaving in pool.members
-            leaving.sessions.clear()
+            if ends == "with its sessions":
+                leaving.sessions.clear()
             await until(lambda: pool.members == [staying])
             assert await work(pool, 0.0, prefer=leaving.handle) == pids[1]
 
+    monkeypatch.setattr("orchestrator.env_pool.DRAIN_S", 60.0 if ends == "with its sessions" else 2.0)
     asyncio.run(scenario())
 
 
