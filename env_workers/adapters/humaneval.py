@@ -32,9 +32,7 @@ def _task(where: str, record: Mapping[str, Any], told_s: int) -> Task:
     try:
         helpers = helpers_of(prompt, entry_point)
     except SyntaxError as error:
-        raise bad_field(
-            where, "prompt", prompt, f"Python that ends with the head of a function ({error.msg})"
-        ) from None
+        raise bad_field(where, "prompt", prompt, f"Python up to a function's head ({error.msg})") from None
     test = {
         "kind": "asserts",
         "entry_point": entry_point,

@@ -10,6 +10,7 @@ from typing import Any
 
 from env_workers.adapters.fields import bad_field, field, text_field
 from env_workers.code.tests import MAX_TEST_BYTES
+from env_workers.runner.codec import TooLargeError, encode
 from sdpo.errors import TaskFileError
 
 MAX_DECODED_BYTES = 2**30
@@ -26,13 +27,15 @@ def read_tests(where: str, record: Mapping[str, Any], which: str) -> list[dict[s
 
 
 def fits(test: Mapping[str, Any]) -> bool:
-    """Whether a sandbox takes it. The encoded size of values is not far above that of their JSON."""
-    texts = (test["input"], test["expected"]) if test["kind"] == "stdin" else map(json.dumps, test["inputs"])
-    return all(16 * _num_values(text) + 4 * len(text) < MAX_TEST_BYTES for text in texts)
-
-
-def _num_values(text: str) -> int:
-    return 1 + text.count(",") + text.count("[") + text.count("{")
+    """Whether the code environment takes it."""
+    if test["kind"] == "stdin":
+        return max(len(test["input"]), len(test["expected"])) <= MAX_TEST_BYTES
+    try:
+        encode(test["inputs"], MAX_TEST_BYTES)
+        encode(test["expected"], MAX_TEST_BYTES)
+    except TooLargeError:
+        return False
+    return True
 
 
 def _cases(where: str, record: Mapping[str, Any], key: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -226,6 +227,10 @@ def test_values_compare_as_they_would_in_one_process() -> None:
     assert listed(f"{lying.replace('L(3)', '[L(3)]')}", "assert f(1) == [2]").kind == "wrong_answer"
 
 
+def _say(answer: Any, message: Any) -> Any:
+    return answer
+
+
 def test_what_a_program_forges_is_never_a_pass() -> None:
     """A program that takes over its process can answer a call with any record; the judge's own words it cannot say."""
     forged: list[Any] = [
@@ -241,7 +246,7 @@ def test_what_a_program_forges_is_never_a_pass() -> None:
         7,
     ]
     for answer in forged:
-        records = list(run_asserts("", ["assert f(1) == 2"], ["f"], lambda message, answer=answer: answer))
+        records = list(run_asserts("", ["assert f(1) == 2"], ["f"], partial(_say, answer)))
         (outcome,) = parse_assert_outcomes(json.loads(json.dumps(records)), 1)
         assert outcome.status == "garbled", answer
     other = {"status": "returned_other", "type": "x", "truth": True, "value": 2}
@@ -267,8 +272,8 @@ def test_the_tests_hide_a_programs_exceptions_from_their_own_handlers() -> None:
 
 def test_open_asserts_run_in_the_programs_process_and_need_leave() -> None:
     program = "class Node:\n    def __init__(self, x):\n        self.x = x\ndef f(node):\n    return node.x"
-    test = {"kind": "asserts", "functions": ["f"], "open": True, "asserts": ["n = Node(3)\nassert f(n) == 3"]}
-    test["asserts"] += ["n.x = 4", "assert f(n) == 4"]
+    asserts = ["n = Node(3)\nassert f(n) == 3", "n.x = 4", "assert f(n) == 4"]
+    test = {"kind": "asserts", "functions": ["f"], "open": True, "asserts": asserts}
     assert judged(program, test).success
     wrong = judged(program.replace("node.x", "3"), test)
     assert wrong.details["accuracy"] == 0.5
