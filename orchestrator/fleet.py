@@ -28,7 +28,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 
 class Member:
-    """One actor of a fleet. `load` counts the calls that it is serving."""
+    """One actor of a fleet. `load` is the sum of the weights of the calls that it is serving."""
 
     def __init__(self, name: str, handle: Any = None) -> None:
         self.name, self.handle = name, handle
@@ -106,19 +106,20 @@ class Fleet:
 
     @asynccontextmanager
     async def lease(
-        self, *, avoid: Any = None, prefer: Any = None, only: Member | None = None
+        self, *, avoid: Any = None, prefer: Any = None, only: Member | None = None, weight: int = 1
     ) -> AsyncIterator[Member]:
         """The least loaded serving member, if possible not the one whose handle is `avoid`; or only this one.
 
-        While the actor with the handle `prefer` lives, that one and no other, even when it is full for now.
+        While the actor with the handle `prefer` lives, that one and no other, even when it is full for now. `weight`
+        is the load that the call will be; a member takes calls as long as its load is below its limit.
         """
-        member = await self._take(avoid, prefer, only)
+        member = await self._take(avoid, prefer, only, weight)
         handle = member.handle
         try:
             yield member
         finally:
             if member.handle is handle:
-                member.load -= 1
+                member.load -= weight
             async with self._changed:
                 self._changed.notify_all()
 
@@ -129,6 +130,9 @@ class Fleet:
         member.serving = False
         log.warning("%s failed and is started again: %s", member.name, one_line(error))
         self._run(self._replace(member, error), member)
+
+    def doubt(self, member: Member, handle: Any) -> None:
+        """`handle` answered that something under it broke; a fleet may look after it before it goes on."""
 
     def end_session(self, attempt: str) -> None:
         """Whoever holds a session of this attempt need not keep it."""
@@ -174,7 +178,7 @@ class Fleet:
         """Whether this failure counts against `max_restarts`."""
         return True
 
-    async def _take(self, avoid: Any, prefer: Any, only: Member | None) -> Member:
+    async def _take(self, avoid: Any, prefer: Any, only: Member | None, weight: int) -> Member:
         waiting = Waiting()
 
         def pick() -> Member | None:
@@ -194,7 +198,7 @@ class Fleet:
                     raise StageTimeout(self.role, "becoming free", self._lease_timeout_s) from None
                 member = pick()
                 assert member is not None
-                member.load += 1
+                member.load += weight
         finally:
             self._waiting.remove(waiting)
         self._leased(time.monotonic() - waiting.since_s)

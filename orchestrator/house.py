@@ -48,8 +48,8 @@ class House:
         self._places = Placement(f"{config.name}-{incarnation}")
         self.gang = LearnerGang(config, self._places.namespace)
         self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
-        per_engine = max(1, config.rollout.max_num_seqs // config.batch.samples_per_task)
-        self.rollouts = self._fleet("rollout", config.rollout.workers, per_engine, self._prepare_rollout, background)
+        engines, sequences = config.rollout.workers, config.rollout.max_num_seqs
+        self.rollouts = self._fleet("rollout", engines, sequences, self._prepare_rollout, background)
         self.envs = EnvPool(
             config.env,
             self._places.namespace,

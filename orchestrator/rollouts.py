@@ -33,7 +33,7 @@ class Sampler(Protocol):
 
 
 class StreamingSampler:
-    """Every request goes to the least loaded worker at once.
+    """Every request goes to the least loaded worker at once; a worker's load is the samples that it is asked for.
 
     What a worker that died had not finished is asked again of another one, with the same seeds.
     """
@@ -48,7 +48,7 @@ class StreamingSampler:
         missing = dict(zip(request.sample_indices, request.seeds, strict=True))
         while missing:
             part = dataclasses.replace(request, sample_indices=tuple(missing), seeds=tuple(missing.values()))
-            async with self._fleet.lease() as member:
+            async with self._fleet.lease(weight=len(missing)) as member:
                 handle = member.handle
                 try:
                     async for header, rollout in stream_samples(member, "generate", part, timeout_s=self._timeout_s):

@@ -49,6 +49,23 @@ def test_leases_go_to_the_least_loaded_and_wait_when_all_are_full() -> None:
     asyncio.run(scenario())
 
 
+def test_calls_weigh_what_they_ask_for_and_enter_while_there_is_room() -> None:
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 2, at_once, max_load=4)
+            await fleet.start()
+            async with fleet.lease(weight=3) as heavy, fleet.lease() as light, fleet.lease() as second:
+                assert light is second is not heavy
+                async with fleet.lease(only=heavy, weight=8):
+                    assert heavy.load == 11
+                    with pytest.raises(StageTimeout):
+                        async with fleet.lease(only=heavy):
+                            pass
+            assert [m.load for m in fleet.members] == [0, 0]
+
+    asyncio.run(scenario())
+
+
 def test_a_reported_member_serves_again_only_after_it_was_prepared(killed: list[Any]) -> None:
     async def scenario() -> None:
         may_finish = asyncio.Event()
