@@ -15,6 +15,7 @@ import psutil
 import pytest
 import ray
 
+from env_workers.environment import Reply
 from env_workers.worker import EnvWorker
 from sdpo.config import BubblewrapSandbox, EnvConfig
 from sdpo.types import Task
@@ -22,8 +23,8 @@ from sdpo.types import Task
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = [{"kind": "functional", "function": "f", "inputs": [3], "expected": 6}]
 DOUBLE = Task(id="double", messages=(), environment="code", payload={"tests": TESTS, "time_limit_s": 60.0})
-RIGHT = "```python\ndef f(x):\n    return 2 * x\n```"
-ENDLESS = "```python\nimport os\ndef f(x):\n    os.fork()\n    while True: pass\n```"
+RIGHT = Reply(text="```python\ndef f(x):\n    return 2 * x\n```")
+ENDLESS = Reply(text="```python\nimport os\ndef f(x):\n    os.fork()\n    while True: pass\n```")
 
 
 def sandboxed(pid: int) -> list[psutil.Process]:
@@ -45,8 +46,8 @@ def test_kill_9_of_a_ray_actor_leaves_nothing() -> None:
     actor = ray.remote(num_cpus=0)(EnvWorker).remote(config, "env-0", "a-run")
     facts = ray.get(actor.ready.remote(), timeout=60)
     assert (facts["owner"], facts["sandbox"]["kind"]) == ("a-run", "bubblewrap")
-    assert ray.get(actor.judge.remote(DOUBLE, RIGHT, False), timeout=60).reward == 1.0
-    running = actor.judge.remote(DOUBLE, ENDLESS, False)
+    assert ray.get(actor.step.remote("right", DOUBLE, (), RIGHT), timeout=60).reward == 1.0
+    running = actor.step.remote("endless", DOUBLE, (), ENDLESS)
     processes = wait_for(4, facts["pid"])
     os.kill(facts["pid"], signal.SIGKILL)
     assert not psutil.wait_procs(processes, timeout=10)[1]
