@@ -37,6 +37,8 @@ def refused(folder: Path, *overrides: str, run_file: str | Path = RUN_FILE) -> s
         ("batch.tasks=1000000", ("batch.tasks=1000000", "at most")),
         ("tasks.train=nowhere.jsonl", ("nowhere.jsonl",)),
         ("model.path=no/such/model", ("no/such/model",)),
+        ("env.code=[no/such/world.py]", ("env.code=no/such/world.py", "no such file")),
+        ("tasks.adapter=mbbp", ("tasks.adapter=mbbp", "mbpp", "module:function")),
     ],
 )
 def test_bad_config(tmp_path: Path, override: str, words: tuple[str, ...]) -> None:
@@ -59,6 +61,22 @@ def test_a_task_with_a_malformed_test_is_refused_before_the_run(tmp_path: Path) 
     file.write_text("\n".join([*good, json.dumps(bad)]) + "\n")
     line = refused(tmp_path, *small(tmp_path), f"tasks.train={file}")
     assert "broken" in line
+
+
+def test_a_world_of_ones_own_that_refuses_its_tasks_is_refused_before_the_run(tmp_path: Path) -> None:
+    code, tasks = tmp_path / "unjudged_world.py", tmp_path / "records.json"
+    code.write_text(
+        "from env_workers.environment import SingleTurnEnvironment\n"
+        "class World(SingleTurnEnvironment):\n"
+        "    @classmethod\n"
+        "    def check(cls, task): task.payload['answer']\n"
+        "    def judge(self, task, reply): ...\n"
+    )
+    tasks.write_text(json.dumps([{"q": f"{n}?", "answer": n} for n in range(3)] + [{"q": "4?"}]))
+    own = (f"tasks.train={tasks}", "tasks.heldout=null", "tasks.adapter=records", f"env.code=[{code}]")
+    options = "tasks.options={environment: 'unjudged_world:World', prompt: '{q}'}"
+    line = refused(tmp_path, *small(tmp_path), *own, options)
+    assert "environment unjudged_world:World, task train-4: check raised KeyError: 'answer'" in line
 
 
 def test_a_model_without_weights_is_refused(tmp_path: Path) -> None:

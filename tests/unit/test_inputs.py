@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.inputs import Inputs
+from orchestrator.inputs import Inputs, TaskSets
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError
 
@@ -41,3 +41,9 @@ def test_whole_distributions_have_a_budget() -> None:
     assert load(full | {"full_support_mib": needed_mib}).probe_ids.size > 0
     with pytest.raises(ConfigError, match=r"objective\.support=full: .*768 positions.*objective\.full_support_mib="):
         load(full | {"full_support_mib": needed_mib * 0.999})
+
+
+def test_options_are_for_adapters() -> None:
+    config = RunConfig.model_validate({"tasks": {"options": {"limit": 3}}})
+    with pytest.raises(ConfigError, match=r"tasks\.options=.*limit.*: allowed: only with tasks\.adapter"):
+        TaskSets.load(config)
