@@ -4,14 +4,14 @@ To it: a size (big-endian uint32) and that many bytes of JSON, first the request
 of them `!` (it goes on) or `?` (it waits for a message), and JSON.
 """
 
-import _signal
-import json
+import _signal  # type: ignore[import-not-found]  # `signal` wraps it in enums, which costs
 import os
 import random
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from env_workers.runner.asserts import answer, run_asserts
+from env_workers.runner.framing import decode_json, encode_json
 from env_workers.runner.limits import WORK_DIR, Settings, enter_limits, set_dumpable
 from env_workers.runner.program import raised, run_program, serve_calls
 from env_workers.runner.stdio import FdStdio
@@ -58,10 +58,10 @@ class _Link:
         """The next message, None when there will be none."""
         size = self._read_exactly(4)
         data = self._read_exactly(int.from_bytes(size, "big")) if size else None
-        return None if data is None else json.loads(data)
+        return None if data is None else decode_json(data)
 
     def say(self, mark: bytes, message: Any) -> None:
-        line = memoryview(mark + json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        line = memoryview(mark + encode_json(message) + b"\n")
         while line:
             line = line[os.write(self.fd, line) :]
 

@@ -13,10 +13,27 @@ MAX_HEAD_BYTES = 2**16
 MAX_FRAME_BYTES = 16 * 2**20
 SIZES = struct.Struct(">II")
 
+_encoder = json.JSONEncoder(separators=(",", ":"))
+_decoder = json.JSONDecoder()
+
+
+def encode_json(message: Any) -> bytes:
+    """JSON on one line."""
+    return _encoder.encode(message).encode()
+
+
+def decode_json(data: bytes) -> Any:
+    """The value of JSON that `encode_json` made. Raises ValueError or RecursionError."""
+    text = data.decode()
+    value, end = _decoder.raw_decode(text)
+    if end != len(text):
+        raise ValueError("more than one value")
+    return value
+
 
 def pack(head: Mapping[str, Any], body: bytes = b"") -> bytes:
     """The bytes of one frame."""
-    data = json.dumps(head, separators=(",", ":")).encode()
+    data = encode_json(head)
     return SIZES.pack(len(data), len(body)) + data + body
 
 
@@ -31,7 +48,7 @@ def check_sizes(data: bytes) -> tuple[int, int]:
 def parse_head(data: bytes) -> dict[str, Any]:
     """The head. Raises ValueError for anything but a JSON object; the message completes `sent ...`."""
     try:
-        head = json.loads(data)
+        head = decode_json(data)
     except (ValueError, RecursionError):
         head = None
     if not isinstance(head, dict):

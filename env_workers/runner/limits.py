@@ -12,24 +12,17 @@ WORK_DIR = "/tmp"
 Settings = dict[str, Any]
 
 _PR_SET_DUMPABLE = 4
+_prctl = ctypes.CDLL(None).prctl
 
 
 def set_dumpable(dumpable: bool) -> None:
     """Whether other processes of the same user may trace this one and read its memory and descriptors."""
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+    _prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
-def enter_limits(settings: Settings) -> None:
-    """Sets the kernel's limits for this process and its children, which become the first victims when memory ends.
-
-    The soft limit of processor time has a signal of its own; the hard one's SIGKILL would look like the machine's.
-    """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
-    cpu_s = -int(-settings["cpu_time_s"] // 1)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
+def enter_limits_to_inherit(settings: Settings) -> None:
+    """Sets limits that PID 1 can live with itself and that each of its children inherits."""
     limits = {
-        resource.RLIMIT_AS: settings["memory_bytes"],
         resource.RLIMIT_FSIZE: settings["max_file_bytes"],
         resource.RLIMIT_NOFILE: settings["max_open_files"],
         resource.RLIMIT_CORE: 0,
@@ -38,6 +31,22 @@ def enter_limits(settings: Settings) -> None:
         limits[resource.RLIMIT_NPROC] = settings["max_processes"] + 1
     for which, value in limits.items():
         resource.setrlimit(which, (value, value))
+
+
+def enter_limits(settings: Settings) -> None:
+    """Sets the other limits for this process and its children, which become the first victims when memory ends.
+
+    The soft limit of processor time has a signal of its own; the hard one's SIGKILL would look like the machine's.
+    """
+    try:
+        file = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(file, b"1000")
+        os.close(file)
+    except OSError:
+        pass  # a kernel without it
+    cpu_s, memory_bytes = settings["cpu_limit_s"], settings["memory_bytes"]
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def limit_behind(error: BaseException) -> str | None:

@@ -1,6 +1,7 @@
 """The host's side of the runner: executions and conversations over a channel, whatever the sandbox is made of."""
 
 import json
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,11 +22,14 @@ _GARBLED = {"status": "garbled"}
 class RunnerClient:
     """Talks to a runner that `Channel.boot` has not reached yet. One execution at a time.
 
-    `own_uid`: the kernel counts the sandbox's processes apart from everybody else's (a user of its own).
+    `own_uid`: the kernel counts the sandbox's processes apart from everybody else's (a user of its own). `filters`: of
+    system calls, for the runner to enter itself (see `env_workers.runner.system_calls`).
     """
 
-    def __init__(self, channel: Channel, limits: SandboxLimits, own_uid: bool) -> None:
-        self._channel, self._limits, self._own_uid = channel, limits, own_uid
+    def __init__(
+        self, channel: Channel, limits: SandboxLimits, own_uid: bool, filters: Mapping[str, str] | None = None
+    ) -> None:
+        self._channel, self._limits, self._own_uid, self._filters = channel, limits, own_uid, filters
         self._num_executions = 0
         self._settled = True
         self._nonce = ""
@@ -33,7 +37,8 @@ class RunnerClient:
 
     def boot(self, timeout_s: float) -> dict[str, Any]:
         """Sends the runner in; `python`, `uid` and `sha256` as it says them. Raises InfrastructureError."""
-        facts = self._channel.boot(bundle(), _settings(self._limits, self._own_uid), timeout_s)
+        settings = {**_settings(self._limits, self._own_uid), "filters": self._filters}
+        facts = self._channel.boot(bundle(), settings, timeout_s)
         if facts.get("sha256") != digest():
             raise InfrastructureError(f"the sandbox runs another runner: {facts.get('sha256')!r:.80}")
         return {name: facts.get(name) for name in ("python", "uid", "sha256")}
@@ -165,7 +170,7 @@ def encoded(message: Any) -> bytes:
 
 def _settings(limits: SandboxLimits, own_uid: bool) -> dict[str, Any]:
     return {
-        "cpu_time_s": limits.cpu_time_s,
+        "cpu_limit_s": math.ceil(limits.cpu_time_s),
         "memory_bytes": limits.memory_mib * 2**20,
         "max_processes": limits.max_processes,
         "max_open_files": limits.max_open_files,

@@ -366,16 +366,18 @@ def test_a_sandbox_killed_from_outside_is_replaced(worker: Judge) -> None:
 def test_a_silent_sandbox_is_an_infrastructure_error_within_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "GRACE_S", 0.5)
     sandbox = Bubblewrap(BubblewrapSandbox(wall_time_s=0.5))
-    before = descendants()
     sandbox.start()
-    for process in descendants() - before:
+    assert sandbox._process is not None
+    bwrap = psutil.Process(sandbox._process.pid)
+    processes = [bwrap, *bwrap.children(recursive=True)]
+    for process in processes:
         process.send_signal(signal.SIGSTOP)
     begin = time.monotonic()
     with pytest.raises(InfrastructureError, match="did not answer in time"):
         sandbox.execute("", [], 1.0)
     assert time.monotonic() - begin < 5
     sandbox.close()
-    assert not psutil.wait_procs(descendants() - before, timeout=5)[1]
+    assert not psutil.wait_procs(processes, timeout=5)[1]
 
 
 def test_a_sandbox_that_cannot_be_had_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
