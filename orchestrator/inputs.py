@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from env_workers.adapters import Purpose, load_tasks_with
+from env_workers.code.tests import check_open
 from env_workers.environment import check_task
 from env_workers.travel import Luggage, pack, unpack
 from env_workers.worker import judge_deadline_s
@@ -41,6 +42,7 @@ class TaskSets:
         heldout = heldout[: config.tasks.max_heldout]
         for task in [*train, *heldout]:
             check_task(task)
+            check_open(task, config.env)
         return cls(train, heldout, luggage)
 
     @property

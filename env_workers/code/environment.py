@@ -5,9 +5,8 @@ from env_workers.code.feedback import LIMIT_TITLES
 from env_workers.code.judge import judge_missing, judge_outcomes, judge_violation
 from env_workers.code.open_asserts import open_program, read_open_outcomes
 from env_workers.code.outcome import Outcome, parse_assert_outcomes, parse_outcomes
-from env_workers.code.tests import CodeTests, batches_of, calls_of, parse_tests
+from env_workers.code.tests import CodeTests, batches_of, calls_of, check_open, parse_tests
 from env_workers.environment import Reply, SandboxViolation, SingleTurnEnvironment
-from sdpo.errors import TaskFileError
 from sdpo.types import Task, Verdict
 
 
@@ -22,11 +21,7 @@ class CodeEnvironment(SingleTurnEnvironment):
     def judge(self, task: Task, reply: Reply) -> Verdict:
         """See `SingleTurnEnvironment.judge`."""
         tests = parse_tests(task)
-        if tests.open and not self.context.config.allow_open_asserts:
-            raise TaskFileError(
-                f"task {task.id}: payload.tests[0].open=true: needs env.allow_open_asserts=true: the program can then "
-                "read and forge its tests"
-            )
+        check_open(task, self.context.config)
         program = extract_program(reply.text)
         if program is None:
             return judge_missing(tests, reply.truncated)

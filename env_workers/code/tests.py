@@ -9,6 +9,7 @@ from env_workers.code import proxies
 from env_workers.code.grouping import NotGroupable, group_asserts, group_check
 from env_workers.environment import AssertProgram
 from env_workers.runner.codec import TooLargeError, UnsupportedError, encode
+from sdpo.config import EnvConfig
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
@@ -88,6 +89,18 @@ def parse_tests(task: Task) -> CodeTests:
     if num_bytes > MAX_INPUT_BYTES:
         raise TaskFileError(f"task {task.id}: payload.tests has {num_bytes} bytes of inputs; at most {MAX_INPUT_BYTES}")
     return parsed
+
+
+def check_open(task: Task, config: EnvConfig) -> None:
+    """Raises TaskFileError for a task with open asserts that `config` does not allow."""
+    tests = task.payload.get("tests")
+    for test in tests if isinstance(tests, list | tuple) else ():
+        asks = isinstance(test, Mapping) and test.get("kind") == "asserts" and test.get("open") is True
+        if asks and not config.allow_open_asserts:
+            raise TaskFileError(
+                f"task {task.id}: payload.tests[0].open=true: allowed: only with env.allow_open_asserts=true, for the "
+                "program can then read and forge its tests"
+            )
 
 
 def calls_of(tests: CodeTests) -> list[dict[str, Any]]:

@@ -284,7 +284,7 @@ def test_open_asserts_run_in_the_programs_process_and_need_leave() -> None:
     assert "SyntaxError: '(' was never closed\nLine 6 (Solution.py): x = (" in unclosed.feedback
     task = Task(id="t", messages=(), environment="code", payload={"tests": [test]})
     environment = CodeEnvironment(Context(config=EnvConfig(), sandbox=None))  # type: ignore[arg-type]
-    with pytest.raises(TaskFileError, match=r"env\.allow_open_asserts=true"):
+    with pytest.raises(TaskFileError, match=r"open=true: allowed: only with env\.allow_open_asserts=true"):
         environment.judge(task, Reply(text="```python\nx = 1\n```"))
 
 
