@@ -15,12 +15,13 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError, RayError
 
 from orchestrator.env_metrics import PoolMetrics
-from orchestrator.fleet import ACTOR_FAILURES, Fleet, Member
+from orchestrator.failures import one_line
+from orchestrator.fleet import ACTOR_FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, Fleet, Member
 from orchestrator.room import Room, describe
 from orchestrator.sizing import Sizing
 from orchestrator.waits import within
 from sdpo.config import EnvConfig
-from sdpo.errors import InfrastructureError, StageTimeout
+from sdpo.errors import InfrastructureError, SandboxUnavailable, StageTimeout
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ DRAIN_S = 60.0
 """How long attempts of several turns may go on in a draining member; afterwards they are replayed elsewhere."""
 CLOSE_S = 10.0
 """For an env worker to end its sandboxes before it is killed, and to say what it counted."""
+SICK_S = 120.0
+"""For the engine under an env worker to come back before the worker is started again."""
 NOTICE_S = 5.0
 """Members without room for so long are reported, once."""
 NODE_NEWS_S = 60.0
@@ -98,6 +101,13 @@ class EnvPool(Fleet):
             member.retiring = False
         super().report(member, handle, error)
 
+    def doubt(self, member: Member, handle: Any, why: str) -> None:
+        """It takes no attempts until its sandboxes work again: attempts wait while an engine is started again."""
+        if member.handle is handle and member.serving:
+            member.serving = False
+            log.warning("%s takes no attempts until its sandbox works: %s", member.name, why.partition("\n")[0])
+            self._run(self._examine(member), member)
+
     @property
     def states(self) -> dict[str, int]:
         """Members that are serving, pending and draining."""
@@ -137,9 +147,10 @@ class EnvPool(Fleet):
 
     def _shrink(self) -> None:
         active = [m for m in self.members if m not in self._leaving]
-        for _ in range(self._sizing.surplus(time.monotonic(), len(active))):
-            member = min(active, key=self._worth)
-            active.remove(member)
+        free = [m for m in active if m.serving or m.load == 0]
+        for _ in range(min(len(free), self._sizing.surplus(time.monotonic(), len(active)))):
+            member = min(free, key=self._worth)
+            free.remove(member)
             if member.serving:
                 member.serving, member.retiring = False, True
                 self._leaving.add(member)
@@ -198,6 +209,29 @@ class EnvPool(Fleet):
         self.members.remove(member)
         self._dismiss(member)
 
+    async def _examine(self, member: Member) -> None:
+        try:
+            await self._until_it_works(member)
+        except ACTOR_FAILURES as error:
+            await self._replace(member, error)
+
+    async def _until_it_works(self, member: Member) -> None:
+        """Admit it when the canary lives. Before the start that is now or never; later an engine may be on its way."""
+        until_s, pause_s = time.monotonic() + SICK_S, FIRST_PAUSE_S
+        while True:
+            try:
+                await super()._admit(member)
+                return
+            except StageTimeout:
+                raise
+            except (InfrastructureError, SandboxUnavailable) as error:
+                if not self._is_open:
+                    raise
+                if time.monotonic() > until_s:
+                    raise InfrastructureError(one_line(error)) from error
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+
     async def _bring_up(self, member: Member) -> None:
         try:
             await self._admit(member)
@@ -212,7 +246,7 @@ class EnvPool(Fleet):
         self._pending_since_s[member] = time.monotonic()
         await room.find()
         del self._pending_since_s[member]
-        await super()._admit(member)
+        await self._until_it_works(member)
 
     def _spawn_with_room(self, name: str) -> Any:
         wanted = {"CPU": self._config.num_cpus, "env_slot": self._config.env_slots}

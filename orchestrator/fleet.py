@@ -131,7 +131,7 @@ class Fleet:
         log.warning("%s failed and is started again: %s", member.name, one_line(error))
         self._run(self._replace(member, error), member)
 
-    def doubt(self, member: Member, handle: Any) -> None:
+    def doubt(self, member: Member, handle: Any, why: str) -> None:
         """`handle` answered that something under it broke; a fleet may look after it before it goes on."""
 
     def end_session(self, attempt: str) -> None:

@@ -52,6 +52,8 @@ class World:
                 try:
                     wait = getattr(handle, method).remote(self._attempt, self._task, history, said)
                     answer = await within(wait, actor=member.name, stage=method, timeout_s=timeout_s)
+                    if isinstance(answer, Verdict) and answer.infrastructure_error is not None:
+                        self._fleet.doubt(member, handle, answer.infrastructure_error)
                 except ACTOR_FAILURES as error:
                     self._fleet.report(member, handle, error)
                     answer = broken(str(error).splitlines()[0])

@@ -13,23 +13,35 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
+from env_workers.environment import Reply
 from orchestrator.env_pool import EnvPool
 from orchestrator.fleet import Member
 from orchestrator.room import Room
-from sdpo.config import EnvConfig
+from orchestrator.world import World
+from sdpo.config import EnvConfig, RunConfig
+from sdpo.errors import SandboxUnavailable
+from sdpo.types import Task, Verdict
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 QUICK: dict[str, Any] = {"target_wait_s": 0.2, "idle_s": 1.0, "num_cpus": 0.25}
 
 
 class Worker:
-    """Works for as long as it is told, and counts."""
+    """Works for as long as it is told, and counts. Its sandbox works unless the file `away` is there."""
 
-    def __init__(self) -> None:
-        self._worked = 0
+    def __init__(self, away: Path = Path("nowhere")) -> None:
+        self._worked, self._away = 0, away
 
     def ready(self) -> int:
+        if self._away.exists():
+            raise SandboxUnavailable("the engine is away")
         return os.getpid()
+
+    def step(self, attempt: str, task: Task, history: Any, reply: Any) -> Verdict:
+        time.sleep(0.1)
+        if self._away.exists():
+            return Verdict(reward=None, success=False, kind="infrastructure_error", infrastructure_error="engine away")
+        return Verdict(reward=1.0, success=True, kind="passed")
 
     def work(self, seconds: float) -> int:
         time.sleep(seconds)
@@ -52,10 +64,12 @@ async def ready(member: Member) -> None:
 
 
 @asynccontextmanager
-async def opened(config: EnvConfig, **options: Any) -> AsyncIterator[EnvPool]:
+async def opened(
+    config: EnvConfig, spawn: Callable[[str, Room], Any] = spawn, **options: Any
+) -> AsyncIterator[EnvPool]:
     settings: dict[str, Any] = {"max_restarts": 2, "lease_timeout_s": 60.0, "stacks": Path("unused")} | options
     async with asyncio.TaskGroup() as background:
-        pool = EnvPool(config, "pool-tests-1", spawn=spawn, prepare=ready, background=background, **settings)
+        pool = EnvPool(config, "pool-tests-1", background=background, **settings)
         try:
             await pool.start()
             yield pool
@@ -160,5 +174,29 @@ def test_attempts_of_a_killed_worker_run_again_and_none_is_lost() -> None:
             assert set(runs.values()) == {1}
             await until(lambda: pool.states["serving"] == 2)
             assert [m.restarts for m in pool.members] == [1, 0]
+
+    asyncio.run(scenario())
+
+
+def test_attempts_wait_for_an_engine_that_is_started_again(tmp_path: Path) -> None:
+    """It is away for longer than all tries of an attempt take; the pool grows meanwhile."""
+    away, config = tmp_path / "away", EnvConfig(min_workers=2, max_workers=3, retry_backoff_s=0.05, **QUICK)
+
+    def spawn_on_engine(name: str, room: Room) -> Any:
+        return ray.remote(Worker).options(max_concurrency=4, **room.options).remote(away)
+
+    async def scenario() -> None:
+        async with opened(config, spawn=spawn_on_engine, max_restarts=0) as pool:
+            tasks = [Task(id=str(i), messages=(), environment="code", payload={}) for i in range(24)]
+            worlds = [World(pool, RunConfig(env=config), task.id, task) for task in tasks]
+            running = [asyncio.create_task(world.step((), Reply(text="", truncated=False))) for world in worlds]
+            await asyncio.sleep(0.15)
+            away.touch()
+            await until(lambda: pool.states["serving"] == 0)
+            await asyncio.sleep(2.0)
+            assert pool.states == {"serving": 0, "pending": 3, "draining": 0}
+            away.unlink()
+            verdicts = await asyncio.wait_for(asyncio.gather(*running), 30)
+            assert [verdict.kind for verdict in verdicts if isinstance(verdict, Verdict)] == ["passed"] * 24
 
     asyncio.run(scenario())
