@@ -4,6 +4,7 @@ A broken sandbox is nobody's verdict; a broken judge is its author's to mend: no
 stops at the second with the environment, the task and the exception.
 """
 
+import json
 import math
 import sysconfig
 import traceback
@@ -83,8 +84,8 @@ def _checked_verdict(task: Task, verdict: Verdict, doing: str) -> Verdict:
         raise _wrong(task, doing, "kind", _shown(kind), f"a name of at most {LONGEST_KIND_CHARS} characters")
     if not isinstance(verdict.feedback, str):
         raise _wrong(task, doing, "feedback", _shown(verdict.feedback), 'a string, "" to say nothing')
-    if not isinstance(verdict.details, Mapping):
-        raise _wrong(task, doing, "details", _shown(verdict.details), "a mapping")
+    if not _is_json(verdict.details):
+        raise _wrong(task, doing, "details", f"{verdict.details!r:.80}", "a mapping that JSON can hold")
     return replace(verdict, reward=float(reward), success=bool(verdict.success))
 
 
@@ -96,6 +97,14 @@ def _checked_observation(task: Task, observation: Observation, role: str, doing:
         if not isinstance(message, Message) or message.role != role or not isinstance(message.content, str):
             raise _wrong(task, doing, "messages", _shown(message), f"Messages of role {role}, its observation_role")
     return observation
+
+
+def _is_json(details: Any) -> bool:
+    try:
+        json.dumps(dict(details))
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(details, Mapping)
 
 
 def _shown(value: Any) -> str:

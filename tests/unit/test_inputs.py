@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.inputs import Inputs, TaskSets
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError
+from sdpo.taskfile import load_tasks
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples/tinycoder/model"
@@ -47,3 +49,13 @@ def test_options_are_for_adapters() -> None:
     config = RunConfig.model_validate({"tasks": {"options": {"limit": 3}}})
     with pytest.raises(ConfigError, match=r"tasks\.options=.*limit.*: allowed: only with tasks\.adapter"):
         TaskSets.load(config)
+
+
+def test_the_tasks_of_a_run_file_are_written_as_task_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    written = tmp_path / "out"
+    assert main(["tasks", "examples/tinycoder.yaml", str(written), "tasks.max_heldout=5"]) == 0
+    folder = ROOT / "examples/tinycoder/tasks"
+    assert load_tasks(written / "train.jsonl") == load_tasks(folder / "train.jsonl")
+    assert load_tasks(written / "heldout.jsonl") == load_tasks(folder / "heldout.jsonl")[:5]
+    assert main(["tasks", "examples/tinycoder.yaml", "/proc/nowhere"]) == 2

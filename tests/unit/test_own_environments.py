@@ -185,6 +185,7 @@ def good(**changes: Any) -> Verdict:
         (good(kind=""), "kind="),
         (good(feedback=None), r"feedback=none \(NoneType\): allowed: a string"),
         (good(details=[1]), "details="),
+        (good(details={"a": {1}}), r"details=.*: allowed: a mapping that JSON can hold"),
         (good(infrastructure_error="away"), "reward=1.0: allowed: none, with an infrastructure_error"),
         (Observation(messages=()), "judge gave Observation: allowed: a Verdict; set observation_role"),
     ],
