@@ -130,8 +130,15 @@ class Witness:
             return {"status": "program", "outcome": error.outcome, "call": error.call, "text": self.text}
         if isinstance(error, UnsupportedError):
             return {"status": "unsupported", "type": str(error)}
-        said = "" if isinstance(error, AssertionError) or "other" in self.seen else f"{type(error).__name__}: {error}"
+        said = "" if isinstance(error, AssertionError) or "other" in self.seen else _in_words(error)
         return {"status": "failed", "text": self.text, "message": said[:MAX_MESSAGE_CHARS], **self.seen}
+
+
+def _in_words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except ValueError:  # the program's value is in it: an int with more digits than Python writes
+        return type(error).__name__
 
 
 def run_asserts(source: str, groups: Sequence[str], functions: Sequence[str], ask: Ask) -> Iterator[dict[str, Any]]:

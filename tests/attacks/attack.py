@@ -6,7 +6,8 @@ from textwrap import dedent
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """`program` is asked for f(x) = 2 * x (x: 3, 10), or, as a `script`, to print the double of the number on stdin.
+    """`program` is asked for f(x) = 2 * x (x: 3, 10), or, as a `script`, to print the double of the number on stdin; its
+    tests are functional or (`asserts`) assert-style.
 
     kinds: the verdicts that are right. "passed" stands where the attack is harmless or refused and the program, having
     seen so, answers honestly; a program that got through answers with what it got instead.
@@ -19,6 +20,7 @@ class Attack:
     before: str = ""
     shows: str = ""
     script: bool = False
+    asserts: bool = False
 
 
 HELPERS = '''

@@ -14,10 +14,12 @@ from typing import Any, Self
 import psutil
 
 from env_workers.environment import Reply
+from env_workers.runner.codec import decode
 from env_workers.worker import EnvWorker
 from sdpo.config import EnvConfig
 from sdpo.config.env import SandboxKind
 from sdpo.types import Task, Verdict
+from tests.attacks.asserts import ASSERTS
 from tests.attacks.attack import Attack
 
 SHORT_S, LONG_S = 0.4, 2.5
@@ -25,7 +27,7 @@ SETTLE_S = 3.0
 LIMITS: dict[str, Any] = {
     "wall_time_s": 3.0,
     "cpu_time_s": 4.0,
-    "memory_mib": 128,
+    "memory_mib": 192,
     "max_processes": 16,
     "max_file_mib": 16,
     "disk_mib": 32,
@@ -121,6 +123,8 @@ class Bench:
 
     def __enter__(self) -> Self:
         self._worker.ready()
+        honest = self.judge("def f(x):\n    return 2 * x", asserts_task(LONG_S))
+        assert honest.success, honest  # and both sandboxes run
         self._clean = self._take_census()
         time.sleep(0.3)  # the process of the next execution is forked while nobody waits
         self._num_processes = len(_descendants())
@@ -138,8 +142,7 @@ class Bench:
         """The verdict on the attack, after the program that is to run before it."""
         if attack.before:
             assert self.judge(attack.before, double_task()).success
-        task = script_task() if attack.script else double_task(SHORT_S if "timeout" in attack.kinds else LONG_S)
-        return self.judge(attack.program, task)
+        return self.judge(attack.program, task_of(attack))
 
     def judge(self, program: str, task: Task) -> Verdict:
         """The verdict on a program; `@...@` in it stands for what the host has (see Host)."""
@@ -164,10 +167,23 @@ class Bench:
         records = self._worker._sandboxes.execute(
             CENSUS, [{"kind": "functional", "function": "f", "inputs": [0]}], LONG_S
         )
-        from env_workers.runner.codec import decode
-
         assert records[0]["status"] == "returned", records
         return decode(records[0]["value"])
+
+
+def task_of(attack: Attack) -> Task:
+    """What the attacking program is asked for. Where it is to be stopped at the time limit, that is short."""
+    if attack.script:
+        return script_task()
+    time_limit_s = SHORT_S if "timeout" in attack.kinds else LONG_S
+    return asserts_task(time_limit_s) if attack.asserts else double_task(time_limit_s)
+
+
+def asserts_task(time_limit_s: float) -> Task:
+    """f(x) = 2 * x, as asserts."""
+    test = {"kind": "asserts", "functions": ["f"], "asserts": list(ASSERTS)}
+    payload = {"tests": [test], "time_limit_s": time_limit_s}
+    return Task(id="asserts", messages=(), environment="code", payload=payload)
 
 
 def functional_task(inputs: list[Any], expected: list[Any], time_limit_s: float) -> Task:

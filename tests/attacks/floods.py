@@ -33,7 +33,7 @@ def hog():
         area[i] = 1
     time.sleep(9)
 def f(x):
-    for _ in range(6):
+    for _ in range(8):
         if os.fork() == 0:
             hog()
     time.sleep(9)
@@ -80,7 +80,9 @@ def f(x):
             except OSError:
                 pass
 """
-_THREADS = "import threading, time\ndef f(x):\n    while True:\n        threading.Thread(target=time.sleep, args=(9,)).start()"
+_THREADS = (
+    "import threading, time\ndef f(x):\n    while True:\n        threading.Thread(target=time.sleep, args=(9,)).start()"
+)
 
 ATTACKS = (
     Attack("fork bomb", "import os\ndef f(x):\n    while True:\n        os.fork()", ("process_limit",)),
@@ -91,25 +93,49 @@ ATTACKS = (
     ),
     Attack("thread bomb", _THREADS, ("process_limit",)),
     Attack("memory of one process", "def f(x):\n    return len(bytearray(10**9))", ("memory_limit",)),
-    Attack("memory, a little at a time", "def f(x):\n    l = []\n    while True:\n        l.append(' ' * 9999)", ("memory_limit",)),
+    Attack(
+        "memory, a little at a time",
+        "def f(x):\n    l = []\n    while True:\n        l.append(' ' * 9999)",
+        ("memory_limit",),
+    ),
     Attack(
         "memory, refusals swallowed",
         "def f(x):\n    l = []\n    while True:\n        try:\n            l.append(bytearray(10**6))\n"
         "        except MemoryError:\n            pass",
         ("memory_limit", "timeout"),
     ),
-    Attack("memory of many processes", _HOGS.replace("mmap.FLAGS", "mmap.MAP_PRIVATE | mmap.MAP_ANON"), ("memory_limit",)),
-    Attack("shared memory of many processes", _HOGS.replace("mmap.FLAGS", "mmap.MAP_SHARED | mmap.MAP_ANON"), ("memory_limit",)),
+    Attack(
+        "memory of many processes", _HOGS.replace("mmap.FLAGS", "mmap.MAP_PRIVATE | mmap.MAP_ANON"), ("memory_limit",)
+    ),
+    Attack(
+        "shared memory of many processes",
+        _HOGS.replace("mmap.FLAGS", "mmap.MAP_SHARED | mmap.MAP_ANON"),
+        ("memory_limit",),
+    ),
     Attack("memory in pipe buffers", _PIPES, ("passed",)),
     Attack("work folder filled", _FILL_FOLDER, ("disk_limit",)),
     Attack("one huge file", "def f(x):\n    open('/tmp/a', 'wb').write(bytes(40 << 20))", ("file_size_limit",)),
     Attack("many files", _MANY_FILES, ("file_limit",)),
     Attack("many folders, refusals swallowed", _MANY_FOLDERS, ("passed", "file_limit")),
-    Attack("descriptor flood", "import os\ndef f(x):\n    while True:\n        os.open('/dev/null', 0)", ("file_limit",)),
+    Attack(
+        "descriptor flood", "import os\ndef f(x):\n    while True:\n        os.open('/dev/null', 0)", ("file_limit",)
+    ),
     Attack("output flood", "def f(x):\n    while True:\n        print('x' * 1000)", ("output_limit",)),
-    Attack("output flood past Python", "import os\ndef f(x):\n    while True:\n        os.write(1, b'x' * 9999)", ("output_limit",)),
-    Attack("output flood of a child", _SUBPROCESS_FLOOD, ("output_limit", "file_size_limit", "disk_limit", "timeout")),
-    Attack("flood of the error stream", "import sys\ndef f(x):\n    while True:\n        sys.stderr.write('x' * 999)", ("output_limit",)),
+    Attack(
+        "output flood past Python",
+        "import os\ndef f(x):\n    while True:\n        os.write(1, b'x' * 9999)",
+        ("output_limit",),
+    ),
+    Attack(
+        "output flood of a child",
+        _SUBPROCESS_FLOOD,
+        ("output_limit", "file_size_limit", "disk_limit", "timeout", "wrong_answer"),
+    ),
+    Attack(
+        "flood of the error stream",
+        "import sys\ndef f(x):\n    while True:\n        sys.stderr.write('x' * 999)",
+        ("output_limit",),
+    ),
     Attack("flood of the result descriptor", _RESULT_FLOOD, ("output_limit", "runtime_error")),
     Attack("huge value", "def f(x):\n    return [x] * 10**6", ("output_limit",)),
     Attack("huge printed text", "print('x' * 10**6)", ("output_limit",), script=True),

@@ -145,7 +145,7 @@ _EXITS = {
     "replaces itself": "import os\ndef f(x):\n    os.execv('/bin/true', ['true'])",
     "replaces itself with an echo": (
         "import os\ndef f(x):\n    os.execv('/bin/sh', ['sh', '-c', 'for i in 3 4 5 6 7 8 9; do echo"
-        " {\\\\\"status\\\\\": \\\\\"passed\\\\\"} >&$i; done 2>/dev/null'])"
+        ' {\\\\"status\\\\": \\\\"passed\\\\"} >&$i; done 2>/dev/null\'])'
     ),
     "raises SystemExit of its own": "class E(SystemExit):\n    code = 0\ndef f(x):\n    raise E(0)",
     "raises GeneratorExit": "def f(x):\n    raise GeneratorExit",

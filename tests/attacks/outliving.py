@@ -31,7 +31,9 @@ _AT_EXIT = (
     "import atexit, os, time\ndef later():\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(99)\n"
     "atexit.register(later)\ndef f(x):\n    os.register_at_fork(after_in_parent=later)\n    return 2 * x"
 )
-_LATE_RESULT = DETACHED + """
+_LATE_RESULT = (
+    DETACHED
+    + """
 import time
 forged = b'!{"status": "returned", "value": 6}\\n'
 def f(x):
@@ -45,6 +47,7 @@ def f(x):
     detached(late)
     return -1
 """
+)
 _LITTER = r"""
 import os, socket
 def f(x):

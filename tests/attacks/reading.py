@@ -128,7 +128,7 @@ _MODULES = program("""
             raise PermissionError(errno.EACCES, name)
     def f(x):
         names = ('env_workers', 'env_workers.code.judge', 'sdpo', 'sdpo.types', 'tests', 'tests.attacks', 'orchestrator',
-            'ray', 'pydantic', 'docker', 'torch', 'sitecustomize', 'pytest')
+            'ray', 'pydantic', 'docker', 'torch', 'pytest')
         return got_through('EACCES', **{name: (lambda name=name: load(name)) for name in names}) or 2 * x
 """)
 

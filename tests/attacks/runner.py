@@ -179,12 +179,8 @@ def f(x):
 """
 _KILLED = "import os\ndef f(x):\n    os.kill(os.getpid(), 9)"
 _KILLED_AT_IMPORT = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
-_LATE_KILL = (
-    "import os\ndef f(x):\n    if x == 10:\n        os.kill(os.getpid(), 9)\n    return 2 * x"
-)
-_CHILD_KILLS = (
-    "import os, time\ndef f(x):\n    if os.fork() == 0:\n        os.kill(os.getppid(), 9)\n        os._exit(0)\n    time.sleep(9)"
-)
+_LATE_KILL = "import os\ndef f(x):\n    if x == 10:\n        os.kill(os.getpid(), 9)\n    return 2 * x"
+_CHILD_KILLS = "import os, time\ndef f(x):\n    if os.fork() == 0:\n        os.kill(os.getppid(), 9)\n        os._exit(0)\n    time.sleep(9)"
 
 ATTACKS = (
     Attack("every signal to the runner", _SIGNALS, ("passed", "runtime_error")),

@@ -41,7 +41,7 @@ ATTACKS = (
     Attack("ignores every signal", _IGNORE, ("timeout",)),
     Attack("blocks every signal", _BLOCK_ALL, ("timeout",)),
     Attack("signal handlers that go on", _HANDLER, ("timeout",)),
-    Attack("swallows every exception", _SWALLOW, ("timeout",)),
+    Attack("swallows every exception", _SWALLOW, ("timeout", "runtime_error")),
     Attack("stops itself", "import os\ndef f(x):\n    os.kill(os.getpid(), 19)", ("timeout",)),
     Attack("waits for itself", _FIFO, ("timeout",)),
     Attack("a thread that goes on", _THREAD, ("passed", "timeout")),

@@ -4,19 +4,16 @@ For every attack and every kind of sandbox: no escape, no false success, the ver
 serves the next attempt, and that attempt finds nothing of the attack.
 """
 
-import os
 import re
 from collections.abc import Iterator
 
 import pytest
 
-from sdpo.config import BubblewrapSandbox
 from sdpo.config.env import SandboxKind
 from tests.attacks import CATALOGUE
 from tests.attacks.attack import Attack
-from tests.attacks.bench import Bench, Host, double_task, host
-
-HONEST = "def f(x):\n    return 2 * x"
+from tests.attacks.bench import Bench, Host, host
+from tests.sandbox_fixtures import docker_engine, sandbox_config, sandbox_kind  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +23,8 @@ def target() -> Iterator[Host]:
 
 
 @pytest.fixture(scope="module")
-def bench(target: Host) -> Iterator[Bench]:
-    with Bench(BubblewrapSandbox(), target) as bench:
+def bench(target: Host, sandbox_config: SandboxKind) -> Iterator[Bench]:  # noqa: F811
+    with Bench(sandbox_config, target) as bench:
         yield bench
 
 
