@@ -30,6 +30,7 @@ from env_workers.sandbox.engine import (
 )
 from env_workers.sandbox.ownership import LIFETIME_S, labels
 from env_workers.sandbox.protocol import Mode
+from env_workers.sandbox.seccomp import MACHINES, seccomp_filter
 from sdpo.config import GvisorSandbox
 from sdpo.errors import InfrastructureError, SandboxUnavailable
 
@@ -144,7 +145,10 @@ class DockerContainer:
         )
         engine.start(self._container)
         self._retire_at = time.monotonic() + LIFETIME_S
-        client = RunnerClient(Channel(self._stream), config, own_uid=not isinstance(config, GvisorSandbox))
+        # Not under gVisor, whose own kernel answers system calls.
+        own_kernel = isinstance(config, GvisorSandbox)
+        filters = None if own_kernel else {machine: seccomp_filter(machine).hex() for machine in MACHINES}
+        client = RunnerClient(Channel(self._stream), config, own_uid=not own_kernel, filters=filters)
         facts = self._boot(client, deadline - time.monotonic())
         self._client = client
         return engine_facts, facts

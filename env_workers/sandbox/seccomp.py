@@ -1,4 +1,4 @@
-"""A seccomp filter (classic BPF, as bwrap's --seccomp reads it) for what namespaces leave open.
+"""A seccomp filter (classic BPF) for what namespaces and the default filter of an engine leave open.
 
 Denied with ENOSYS: memory that no limit counts (memfd, System V), objects that outlive their process (System V, POSIX
 queues, kernel keys), other processes' memory, limits and priority, new namespaces and mounts, and the kernel's largest
@@ -10,7 +10,7 @@ import struct
 
 from sdpo.errors import SandboxUnavailable
 
-_MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _DENIED = {  # name: number on x86_64, on aarch64
     "shmget": (29, 194),
     "semget": (64, 190),
@@ -58,11 +58,9 @@ _X32_BIT = 0x40000000
 def seccomp_filter(machine: str | None = None) -> bytes:
     """The compiled filter. Raises SandboxUnavailable on a machine whose system call numbers are not known here."""
     machine = machine or platform.machine()
-    if machine not in _MACHINES:
-        raise SandboxUnavailable(
-            f"the bubblewrap sandbox supports {' and '.join(_MACHINES)}; this machine is {machine}"
-        )
-    architecture, column = _MACHINES[machine]
+    if machine not in MACHINES:
+        raise SandboxUnavailable(f"system calls are filtered on {' and '.join(MACHINES)}; this machine is {machine}")
+    architecture, column = MACHINES[machine]
     numbers = [row[column] for row in _DENIED.values()]
     tail = [
         _instruction(_EQUAL, _PRLIMIT[column], if_false=2),
