@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from threading import Lock
 
 from env_workers.answers import of_environment
-from env_workers.environment import Exchange, Session
+from env_workers.environment import Exchange, Observation, SandboxViolation, Session
 from sdpo.errors import InfrastructureError
-from sdpo.types import Task
+from sdpo.types import Task, Verdict
 
 History = tuple[Exchange, ...]
 log = logging.getLogger(__name__)
@@ -91,8 +91,12 @@ class Sessions:
             return self._held.pop(attempt, None)
 
     def _replay(self, session: Session, task: Task, turn: int, exchange: Exchange) -> None:
-        with of_environment(task, "step"):
-            answer = session.step(exchange.reply)
+        answer: Observation | Verdict | SandboxViolation
+        try:
+            with of_environment(task, "step"):
+                answer = session.step(exchange.reply)
+        except SandboxViolation as violation:
+            answer = violation
         if answer != exchange.observation:
             raise InfrastructureError(
                 f"task {task.id}: environment {task.environment} answered turn {turn} in another way when it was "

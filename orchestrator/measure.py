@@ -55,7 +55,7 @@ def _of_attempts(attempts: Sequence[AttemptRecord]) -> dict[str, float]:
     metrics = {
         "rollout/reward": _mean(a.verdict.reward or 0.0 for a in attempts),
         "rollout/pass_rate": _mean(a.verdict.success for a in attempts),
-        "rollout/response_tokens": _mean(a.header.num_response_tokens for a in attempts),
+        "rollout/response_tokens": _mean(a.header.num_model_tokens for a in attempts),
         "rollout/environment_tokens": _mean(a.header.num_environment_tokens for a in attempts),
         "rollout/turns": _mean(a.header.num_turns for a in attempts),
         "rollout/feedback_chars": _mean(len(a.verdict.feedback) for a in attempts),
@@ -103,12 +103,12 @@ def heldout_metrics(judged: Sequence[Judged], prefix: str) -> dict[str, float]:
         f"{prefix}/pass@1_low": low,
         f"{prefix}/pass@1_high": high,
         f"{prefix}/samples": float(len(judged)),
-        f"{prefix}/response_tokens": _mean(j.header.num_response_tokens for j in judged) if judged else math.nan,
+        f"{prefix}/response_tokens": _mean(j.header.num_model_tokens for j in judged) if judged else math.nan,
     }
 
 
 def _response_tokens(attempts: Iterable[AttemptRecord]) -> int:
-    return sum(a.header.num_response_tokens for a in attempts)
+    return sum(a.header.num_model_tokens for a in attempts)
 
 
 def _num_chars_cut(hindsight: HindsightPrompt) -> int:

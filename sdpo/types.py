@@ -182,6 +182,11 @@ class RolloutHeader:
     finish_reason: FinishReason
     versions: tuple[str, ...]
 
+    @property
+    def num_model_tokens(self) -> int:
+        """Tokens of the response that the model wrote."""
+        return self.num_response_tokens - self.num_environment_tokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

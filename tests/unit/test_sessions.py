@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from env_workers.environment import Context, Ending, Exchange, Observation, Reply
+from env_workers.environment import Context, Ending, Exchange, Observation, Reply, SandboxViolation
 from env_workers.sessions import Sessions
 from env_workers.worker import EnvWorker
 from sdpo.config import EnvConfig
@@ -39,6 +39,8 @@ class Recital:
     def step(self, reply: Reply) -> Observation | Verdict:
         if reply.text == "break":
             raise InfrastructureError("the stage collapsed")
+        if reply.text == "violate":
+            raise SandboxViolation("it fights")
         if reply.text == "boo":
             raise RuntimeError("the author's own mistake")
         self.said.append(reply.text)
@@ -113,8 +115,11 @@ def test_a_session_that_is_elsewhere_in_the_attempt_is_not_used() -> None:
     assert [session.closed for session in OPENED] == [True, False]
 
 
-def test_an_answer_that_differs_when_played_again_is_infrastructure_and_no_reward() -> None:
-    verdict = worker().step("x", ODE, (exchange("a", "one of three"),), Reply(text="b"))
+@pytest.mark.parametrize(
+    "turn", [exchange("a", "one of three"), exchange("violate", "1 of 3"), exchange("c", "2 of 3")]
+)
+def test_an_answer_that_differs_when_played_again_is_infrastructure_and_no_reward(turn: Exchange) -> None:
+    verdict = worker().step("x", ODE, (turn,), Reply(text="b"))
     assert isinstance(verdict, Verdict)
     assert verdict.reward is None
     assert verdict.feedback == ""
