@@ -26,7 +26,7 @@ def reasoning_gym(path: str, purpose: Purpose, options: Mapping[str, Any]) -> It
     """A system message that asks for <answer>, and the puzzle as the user's."""
     chosen = Options("reasoning_gym", options, ("size", "seed", "config", "heldout_size", "heldout_seed"))
     for key in READ_OPTIONS:
-        if chosen.has(key):
+        if key != "config" and chosen.has(key):
             raise TaskFileError(f"tasks.options.{key}: for records only; puzzles are made, see size and seed")
     seed, size = _which(chosen, purpose)
     if find_spec("reasoning_gym") is None:
