@@ -64,10 +64,9 @@ async def ready(member: Member) -> None:
 
 
 @asynccontextmanager
-async def opened(
-    config: EnvConfig, spawn: Callable[[str, Room], Any] = spawn, **options: Any
-) -> AsyncIterator[EnvPool]:
-    settings: dict[str, Any] = {"max_restarts": 2, "lease_timeout_s": 60.0, "stacks": Path("unused")} | options
+async def opened(config: EnvConfig, **options: Any) -> AsyncIterator[EnvPool]:
+    settings: dict[str, Any] = {"max_restarts": 2, "lease_timeout_s": 60.0, "stacks": Path("unused")}
+    settings |= {"spawn": spawn, "prepare": ready} | options
     async with asyncio.TaskGroup() as background:
         pool = EnvPool(config, "pool-tests-1", background=background, **settings)
         try:
