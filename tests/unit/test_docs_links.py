@@ -1,9 +1,11 @@
-"""Links between the pages lead somewhere, to the heading where they name one."""
+"""Links between the pages lead somewhere, and tables of names are whole."""
 
 import re
 from pathlib import Path
 
 import pytest
+
+from env_workers import adapters, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,3 +27,11 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(f"{target}#{anchor}")
     assert broken == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/environments.md"])
+def test_every_built_in_environment_is_in_the_tables(page: str) -> None:
+    rows = [line.split("|")[1] for line in (ROOT / page).read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert set(environment.BUILT_IN) <= named
+    assert page == "README.md" or set(adapters.BUILT_IN) <= named
