@@ -1,9 +1,10 @@
 """The host's side of the runner: executions and conversations over a channel, whatever the sandbox is made of."""
 
+import contextlib
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from env_workers.runner.bundle import bundle, digest
@@ -60,7 +61,7 @@ class RunnerClient:
         head = {"op": "converse", "strict": mode == "candidate"}
         wall_time_s = wall_time_s or self._limits.wall_time_s
         self._begin(head, {**program, "mode": mode}, time_limit_s, wall_time_s)
-        return RunnerConversation(self, self._channel, wall_time_s)
+        return RunnerConversation(self, self._channel)
 
     @property
     def worn(self) -> bool:
@@ -128,20 +129,22 @@ class RunnerClient:
 class RunnerConversation:
     """A `Conversation` with the process that `RunnerClient.converse` started."""
 
-    def __init__(self, client: RunnerClient, channel: Channel, wall_time_s: float) -> None:
-        self._client, self._channel, self._wall_time_s = client, channel, wall_time_s
+    def __init__(self, client: RunnerClient, channel: Channel) -> None:
+        self._client, self._channel = client, channel
         self._ended: Ended | None = None
 
     def send(self, message: Any) -> None:
         """See `Conversation.send`."""
         if self._ended is None:
-            self._channel.send({"op": "tell"}, encoded(message), GRACE_S)
+            with self._giving_up():
+                self._channel.send({"op": "tell"}, encoded(message), GRACE_S)
 
     def receive(self, timeout_s: float) -> Any:
         """See `Conversation.receive`."""
         if self._ended is not None:
             return self._ended
-        head, body = self._client.receive(timeout_s)
+        with self._giving_up():
+            head, body = self._client.receive(timeout_s)
         if "ended" in head:
             self._ended = self._client.ended(head)
             return self._ended
@@ -155,12 +158,22 @@ class RunnerConversation:
     def close(self) -> Ended:
         """See `Conversation.close`."""
         if self._ended is None:
-            self._channel.send({"op": "end"}, b"", GRACE_S)
             head: Mapping[str, Any] = {}
-            while "ended" not in head:
-                head, _ = self._client.receive(self._wall_time_s + GRACE_S)
+            with self._giving_up():
+                self._channel.send({"op": "end"}, b"", GRACE_S)
+                while "ended" not in head:
+                    head, _ = self._client.receive(GRACE_S)
             self._ended = self._client.ended(head)
         return self._ended
+
+    @contextlib.contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """After an error nothing is waited for any more: the sandbox is to be closed."""
+        try:
+            yield
+        except InfrastructureError:
+            self._ended = Ended(_GARBLED)
+            raise
 
 
 def encoded(message: Any) -> bytes:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -136,13 +136,18 @@ class SandboxPool:
             self._free.put(slot)
 
     def close(self) -> None:
-        """Ends every sandbox, those at work too: their executions raise InfrastructureError."""
+        """Ends every sandbox; after CLOSE_TIMEOUT_S those at work too: their executions raise InfrastructureError."""
         self._closing.set()
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        for _ in self._slots:
+            with suppress(queue.Empty):
+                self._free.get(timeout=max(0.0, deadline - time.monotonic()))
         if self._janitor is not None:
             self._janitor.close()
         for slot in self._slots:
             for lease in slot.leases:
                 lease.close()
+            self._free.put(slot)  # whoever waits for one learns that the pool is closed
         self._starters.shutdown(wait=False, cancel_futures=True)
 
     @property
