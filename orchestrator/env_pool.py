@@ -185,9 +185,9 @@ class EnvPool(Fleet):
 
     async def _drain(self, member: Member) -> None:
         """Wait for what runs in it, end it. Whoever holds a lease has a deadline of its own."""
-        until_s = time.monotonic() + DRAIN_S
+        began_s = time.monotonic()
         while member.load > 0 or (member.retiring and member.sessions):
-            if time.monotonic() > until_s:
+            if time.monotonic() - began_s > DRAIN_S:
                 member.retiring = False
                 await self._tell()
             await asyncio.sleep(self._tick_s)
