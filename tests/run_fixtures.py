@@ -1,5 +1,6 @@
 """Whole runs as a person starts them: a process of their own, watched from outside."""
 
+import json
 import os
 import signal
 import subprocess
@@ -38,6 +39,16 @@ def small(folder: Path, **changes: Any) -> list[str]:
         "checkpoint__every_steps": 1,
     } | changes
     return [f"{key.replace('__', '.')}={value}" for key, value in settings.items()]
+
+
+def half_in_turns(file: Path) -> Path:
+    """Eight of the demo's tasks; every second one gives two tries, with the feedback on the first one between them."""
+    tasks = [json.loads(line) for line in (ROOT / "examples/tinycoder/tasks/train.jsonl").read_text().splitlines()[:8]]
+    for task in tasks[::2]:
+        task["environment"] = "code_retry"
+        task["payload"]["max_tries"] = 2
+    file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    return file
 
 
 @contextmanager

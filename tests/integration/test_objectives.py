@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.metrics_log import read_metrics
-from tests.run_fixtures import ROOT, RUN_FILE, command, finished, small
+from tests.run_fixtures import RUN_FILE, command, finished, half_in_turns, small
 
 pytestmark = pytest.mark.timeout(480)
 
@@ -20,16 +20,6 @@ def records_of(folder: Path, **changes: Any) -> list[dict[str, Any]]:
     records = read_metrics(folder / "run" / "metrics.jsonl")
     assert [r["step"] for r in records] == [0, 1, 2], output
     return records
-
-
-def half_in_turns(file: Path) -> Path:
-    """Eight of the demo's tasks; every second one gives two tries, with the feedback on the first one between them."""
-    tasks = [json.loads(line) for line in (ROOT / "examples/tinycoder/tasks/train.jsonl").read_text().splitlines()[:8]]
-    for task in tasks[::2]:
-        task["environment"] = "code_retry"
-        task["payload"]["max_tries"] = 2
-    file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
-    return file
 
 
 def test_students_support_in_mini_batches_with_a_trust_region_and_an_anchor(tmp_path: Path) -> None:

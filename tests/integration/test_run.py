@@ -17,6 +17,7 @@ from tests.run_fixtures import (
     descendants,
     finished,
     gone,
+    half_in_turns,
     small,
     started,
     wait_for_steps,
@@ -100,7 +101,14 @@ def test_two_of_everything_then_resume_then_a_damaged_checkpoint(tmp_path: Path)
 
 
 def test_the_run_outlives_any_actor_and_leaves_nothing_of_it(tmp_path: Path) -> None:
-    overrides = small(tmp_path, steps=12, env__min_workers=2, env__max_workers=2)
+    overrides = small(
+        tmp_path,
+        steps=12,
+        env__min_workers=2,
+        env__max_workers=2,
+        tasks__train=half_in_turns(tmp_path / "tasks.jsonl"),
+        rollout__sampling__max_response_tokens=240,
+    )
     roles = ("EnvWorker", "TeacherWorker", "RolloutWorker", "LearnerRank")
     with started(command(RUN_FILE, *overrides), tmp_path / "log") as process:
         for steps, role in zip(itertools.count(1), roles):
