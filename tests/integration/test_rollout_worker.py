@@ -21,7 +21,7 @@ from rollout_workers.worker import EngineInfo, RolloutActor
 from sdpo.divergence import append_tail, generalised_js, tail_log_prob
 from sdpo.errors import ModelError, PromptTooLong, WeightSyncError
 from sdpo.support import support_overlap
-from sdpo.types import RolloutHeader, Version, VersionSpan
+from sdpo.types import Rollout, RolloutHeader, SamplingParams, TurnRequest, Version, VersionSpan
 from sdpo.weights import make_buckets
 from tests.rollout_fixtures import collect, load_reference, named_tensors, next_log_probs, publish, request, run_config
 from tests.tiny_models import make_tiny_model
@@ -62,6 +62,13 @@ def fresh_worker(ray_cluster: str, models: tuple[Path, Path]) -> Any:
 def finished_refs(worker: Any) -> list[ray.ObjectRef]:
     """Two samples whose arrays are too large to travel inline, left in the object store."""
     return list(worker.generate.remote(request(samples=2, max_tokens=900, first_seed=7)))
+
+
+@pytest.fixture(scope="module")
+def first_turn(worker: Any) -> ray.ObjectRef:
+    """An attempt of one turn, of the first model."""
+    wanted = request(max_tokens=24, temperature=0.7, first_seed=3)
+    return list(worker.generate.remote(wanted))[1]
 
 
 def wait_until(condition: Any, timeout_s: float) -> bool:
@@ -162,6 +169,50 @@ def test_seeds_decide_the_sample(worker: Any) -> None:
     assert len({tuple(r.response_ids.tolist()) for _, r in first.values()}) == 4
 
 
+def next_turn(worker: Any, previous: Any, seed: int = 9) -> tuple[RolloutHeader, Rollout]:
+    """The attempt that `previous` refers to, with eleven tokens of an environment and one more turn."""
+    turn = TurnRequest(
+        task_id="double-it",
+        sample_index=0,
+        observation_ids=np.arange(50, 61, dtype=np.int32),
+        transcript="before|",
+        seed=seed,
+        sampling=SamplingParams(temperature=0.7, max_tokens=24),
+        support_size=20,
+    )
+    header, rollout = (ray.get(ref, timeout=60) for ref in worker.extend.remote(turn, previous))
+    return header, rollout
+
+
+def test_turns_go_on_after_every_token_before_them_with_the_models_log_probs(
+    worker: Any, models: tuple[Path, Path], first_turn: ray.ObjectRef
+) -> None:
+    first = ray.get(first_turn, timeout=60)
+    _, second = next_turn(worker, first_turn)
+    header, third = next_turn(worker, ray.put(second))
+    for before, after in ((first, second), (second, third)):
+        assert np.array_equal(after.response_ids[: len(before.response_ids)], before.response_ids)
+        assert after.segments[len(before.segments)].token_ids.tolist() == list(range(50, 61))
+        assert np.array_equal(after.prompt_ids, before.prompt_ids)
+    assert [s.author for s in third.segments] == ["model", "environment", "model", "environment", "model"]
+    assert (header.num_turns, header.num_environment_tokens) == (3, 22)
+    assert (header.num_response_tokens, header.text) == (len(third.response_ids), "before|" + header.reply)
+
+    sequence = np.concatenate([third.prompt_ids, third.response_ids])
+    scores = next_log_probs(load_reference(models[0]), sequence)[len(third.prompt_ids) - 1 : -1] / 0.7
+    scores -= np.log(np.exp(scores).sum(-1, keepdims=True))
+    at_tokens = scores[np.arange(len(third.response_ids)), third.response_ids]
+    begin = len(first.response_ids)
+    recorded = np.concatenate([np.zeros(11) if s.log_probs is None else s.log_probs for s in third.segments])
+    later = third.model_mask & (np.arange(len(recorded)) >= begin)
+    assert later.sum() > 10
+    assert np.abs(recorded - at_tokens)[later].max() < 1e-3
+    assert all(s.support_ids is not None and s.support_ids.shape[1] == 20 for s in third.segments[::2])
+
+    assert np.array_equal(next_turn(worker, first_turn)[1].response_ids, second.response_ids), "seeds decide"
+    assert not np.array_equal(next_turn(worker, first_turn, seed=10)[1].response_ids, second.response_ids)
+
+
 def test_no_support_when_none_is_asked_for(worker: Any) -> None:
     (_, rollout), *_ = collect(worker, request(support_size=0)).values()
     assert rollout.segments[0].support_ids is None
@@ -208,7 +259,9 @@ def test_many_seeded_prompts_at_once(worker: Any) -> None:
     assert len(collect(worker, request(samples=150, max_tokens=4))) == 150
 
 
-def test_in_flight_requests_go_on_under_new_weights(worker: Any, models: tuple[Path, Path]) -> None:
+def test_in_flight_requests_go_on_under_new_weights(
+    worker: Any, models: tuple[Path, Path], first_turn: ray.ObjectRef
+) -> None:
     streams = worker.generate.remote(request(samples=8, max_tokens=900))
     assert wait_until(lambda: ray.get(worker.health.remote(), timeout=10)["running"] == 8, 20)
     audit = publish(worker, models[1], Version(incarnation=1, batch=0))
@@ -216,6 +269,9 @@ def test_in_flight_requests_go_on_under_new_weights(worker: Any, models: tuple[P
     headers = [item for item in (ray.get(ref, timeout=120) for ref in streams) if isinstance(item, RolloutHeader)]
     assert len(headers) == 8
     assert ("0.0", "1.0") in {header.versions for header in headers}
+    header, rollout = next_turn(worker, first_turn)
+    assert header.versions == ("0.0", "1.0"), "new weights between two turns"
+    assert [{span.version for span in s.versions} for s in rollout.segments] == [{"0.0"}, set(), {"1.0"}]
 
 
 def test_updated_engine_equals_a_fresh_one_to_the_bit(worker: Any, fresh_worker: Any) -> None:
