@@ -1,5 +1,7 @@
 """Mathematics: a final answer in \\boxed{}, compared by math-verify in a sealed helper. Payload: `answer`, LaTeX."""
 
+import re
+
 from env_workers.environment import Context, Reply, SingleTurnEnvironment
 from env_workers.payloads import only_keys, refuse, text_at
 from env_workers.verifier.host import Overrun, Raised, Verifier
@@ -8,6 +10,7 @@ from sdpo.types import Task, Verdict
 
 MAX_ANSWER_CHARS = 1000
 _BOX = "\\boxed{"
+_BRACES = re.compile(r"\\boxed\{|\\.|[{}]", re.DOTALL)
 _HOW = "Put the final answer alone into \\boxed{}, at the end."
 _TOO_MUCH = {
     "time": "takes too long to evaluate",
@@ -60,19 +63,17 @@ class MathEnvironment(SingleTurnEnvironment):
 
 def last_box(text: str) -> str | None:
     """What stands in the last closed \\boxed{} of `text`, stripped; braces inside are balanced. None without one."""
-    start = len(text)
-    while (start := text.rfind(_BOX, 0, start)) >= 0:
-        depth = 1
-        position = start + len(_BOX)
-        while position < len(text) and depth:
-            if text[position] == "\\":
-                position += 1
-            else:
-                depth += {"{": 1, "}": -1}.get(text[position], 0)
-            position += 1
-        if not depth:
-            return text[start + len(_BOX) : position - 1].strip().strip("$").strip()
-    return None
+    open_braces: list[int | None] = []  # where a box's content starts; None for a brace that opens no box
+    last = (-1, -1)
+    for match in _BRACES.finditer(text):
+        if match[0] == "}":
+            start = open_braces.pop() if open_braces else None
+            if start is not None:
+                last = max(last, (start, match.start()))
+        elif match[0] in ("{", _BOX):
+            open_braces.append(match.end() if match[0] == _BOX else None)
+    start, end = last
+    return None if start < 0 else text[start:end].strip().strip("$").strip()
 
 
 def _key(task: Task) -> str:

@@ -105,7 +105,16 @@ class _Helper:
     def __init__(self, arguments: list[str]) -> None:
         self.num_requests = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-B", "-c", _BOOT, json.dumps(sys.path), *arguments],
+            [
+                sys.executable,
+                "-s",
+                "-P",
+                "-B",
+                "-c",
+                _BOOT,
+                json.dumps([os.path.abspath(path) for path in sys.path]),
+                *arguments,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

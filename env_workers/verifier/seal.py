@@ -64,7 +64,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _GENERATORS = ("/sympy/polys/monomials.py",)  # compiles what it generates of exponents alone
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
 _ALLOW, _EPERM = 0x7FFF0000, 0x00050000 | 1
-_FILTER_MODE, _ALL_THREADS, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 1, 38, 4
+_FILTER_MODE, _ALL_THREADS, _PR_SET_NO_NEW_PRIVS = 1, 1, 38
 
 
 class Evaluated(BaseException):
@@ -149,7 +149,7 @@ def _install_filter() -> None:
     buffer = ctypes.create_string_buffer(code)
     program = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     if libc.syscall(_SECCOMP[_MACHINES[machine][1]], _FILTER_MODE, _ALL_THREADS, program):
         raise OSError(ctypes.get_errno(), "the kernel refuses the seccomp filter")

@@ -93,7 +93,10 @@ def test_boxes() -> None:
     assert last_box(r"\boxed{\frac{1}{2}} and \boxed{ $\{1\}$ }") == r"\{1\}"
     assert last_box(r"\boxed{1} and \boxed{2") == "1"
     assert last_box(r"\boxed{\}}") == r"\}"
+    assert last_box(r"{ \boxed{3} \boxed{4") == "3"
+    assert last_box(r"\boxed{1 \boxed{2}}") == "2"
     assert last_box("2") is None
+    assert last_box(r"\boxed{" * 100_000) is None
 
 
 def test_records(tmp_path: Path) -> None:
