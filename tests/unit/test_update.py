@@ -273,7 +273,8 @@ def test_the_learner_gets_the_groups_in_the_order_of_the_batch(monkeypatch: pyte
         return {}
 
     monkeypatch.setattr(orchestrator.loop, "update", updated)
-    house = SimpleNamespace(config=config_of(steps=2, batch={"tasks": 4}), teacher_version=VERSION)
+    envs = SimpleNamespace(figures=nothing)
+    house = SimpleNamespace(config=config_of(steps=2, batch={"tasks": 4}), teacher_version=VERSION, envs=envs)
     books = SimpleNamespace(evaluate_if_due=nothing, record=nothing)
     tasks: Any = SimpleNamespace(batch=lambda step: [group(i, []).task for i in range(4)])
     loop: Any = orchestrator.loop.train
