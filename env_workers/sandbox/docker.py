@@ -199,7 +199,8 @@ def host_options(config: Containers, uid: int) -> dict[str, Any]:
         "dns": ["127.0.0.1"],  # or the host's resolver is copied in
         "dns_search": ["."],
         "read_only": True,
-        "tmpfs": {"/tmp": work_folder},
+        # The engine's own mount of the second would be a folder to write to.
+        "tmpfs": {"/tmp": work_folder, "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4096,mode=0555"},
         "ipc_mode": "none",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
