@@ -20,6 +20,7 @@ from env_workers.runner.bundle import ENVIRONMENT, boot_command
 from env_workers.sandbox import diagnosis
 from env_workers.sandbox.channel import Channel, PipeStream
 from env_workers.sandbox.client import RunnerClient, RunnerConversation
+from env_workers.sandbox.pids_cgroup import PidsCgroup, find_root
 from env_workers.sandbox.protocol import Mode
 from env_workers.sandbox.seccomp import seccomp_filter
 from sdpo.config import BubblewrapSandbox
@@ -28,6 +29,8 @@ from sdpo.errors import InfrastructureError, SandboxUnavailable
 MINIMUM_VERSION = (0, 8, 0)
 START_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 5.0
+BESIDE_PROGRAMS = 8
+"""Processes of a sandbox that are bwrap's and the runner's. The runner is to see a limit passed before the kernel's."""
 NOBODY = "65534"
 PYTHON_DIR = "/run/python"
 _ISOLATION = (
@@ -89,6 +92,7 @@ class Bubblewrap:
         self._config, self._owner, self._bwrap = config, owner, bwrap
         self._process: subprocess.Popen[bytes] | None = None
         self._client: RunnerClient | None = None
+        self._cgroup: PidsCgroup | None = None
 
     def start(self) -> Mapping[str, Any]:
         """See `Sandbox.start`. The thread that calls this must outlive the sandbox (bwrap dies with it)."""
@@ -108,7 +112,7 @@ class Bubblewrap:
                 raise SandboxUnavailable(line) from None
             raise InfrastructureError(f"{error}: {complaint[-500:]}") from None
         self._client = client
-        return {"kind": "bubblewrap", "bwrap": bwrap, **facts}
+        return {"kind": "bubblewrap", "bwrap": bwrap, "counted_by_kernel": self._limit_processes(), **facts}
 
     def execute(
         self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
@@ -144,6 +148,24 @@ class Bubblewrap:
             assert pipe is not None
             with contextlib.suppress(OSError):
                 pipe.close()
+        if self._cgroup is not None:
+            self._cgroup.close()
+
+    def _limit_processes(self) -> bool:
+        """Whether the kernel keeps the sandbox to a number of processes; otherwise only the runner counts them."""
+        if os.geteuid() != 0:
+            return _kernel() >= _COUNTS_PROCESSES_BY_NAMESPACE
+        root = find_root()
+        if root is None:
+            return False
+        assert self._process is not None
+        try:
+            self._cgroup = PidsCgroup(root, 2 * self._config.max_processes + BESIDE_PROGRAMS)
+            self._cgroup.add_tree(self._process.pid)
+        except OSError as error:
+            self.close()
+            raise InfrastructureError(f"the sandbox could not be kept to a number of processes: {error}") from None
+        return True
 
     def _spawn(self, bwrap: str) -> subprocess.Popen[bytes]:
         program = seccomp_filter()

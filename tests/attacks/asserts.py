@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Against the judge of assert-style tests, which runs in a sandbox of its own and talks to the program through proxies.
 
 The asserts are `f(x) == 2 * x` for 3 and 10, and one that uses the value as a key. The program answers messages; what

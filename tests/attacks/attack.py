@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """What an attack is, and the few lines that attacking programs share."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Too much of everything: processes, memory, disk, inodes, output, descriptors, processor time."""
 
 from tests.attacks.attack import Attack

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Lying about the result: on the result's own descriptor, with values that lie, with the interpreter's own parts."""
 
 from tests.attacks.attack import Attack

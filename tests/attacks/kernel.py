@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Interfaces of the kernel that a program has no business with, and the sandbox's own image."""
 
 from tests.attacks.attack import Attack, program

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Python's own corners: exceptions that bite, deep recursion, huge values, text that no terminal likes, crashes."""
 
 from tests.attacks.attack import Attack

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Ways out: by address, by name, by socket. `@...@` names what `tests.attacks.bench` offers on the host."""
 
 from tests.attacks.attack import Attack, program

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Processes and files meant for the next program to meet."""
 
 from tests.attacks.attack import DETACHED, Attack, program

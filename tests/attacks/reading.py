@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Looking for secrets: the host's, the runner's, the judge's and other attempts'. `@...@`: see `tests.attacks.bench`."""
 
 from tests.attacks.attack import Attack, program

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Results that are well formed for the runner and hostile to the process that reads them outside the sandbox."""
 
 from tests.attacks.attack import Attack

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (programs stand on the lines on which they were written)
 """Against PID 1, which serves the executions: signals, its limits and priority, its channel, its patience."""
 
 from tests.attacks.attack import Attack, program
