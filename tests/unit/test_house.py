@@ -39,8 +39,8 @@ def test_no_function_is_long():
 
 @pytest.mark.parametrize("package", ["sdpo.config", "sdpo.types", "sdpo.errors", "env_workers"])
 def test_imports_without_the_heavy_packages(package):
-    """Every module of the package imports in a process in which torch, vllm, transformers and docker cannot be imported,
-    but for the three modules that speak to a Docker engine."""
+    """Every module of the package imports in a process in which torch, vllm, transformers and docker cannot be
+    imported, but for the three modules that speak to a Docker engine."""
     program = f"""
 import importlib, pkgutil, sys
 for name in ("torch", "vllm", "transformers", "docker"):
