@@ -44,9 +44,7 @@ def main() -> None:
     config = load_run_config(arguments.run_file, arguments.overrides)
     inputs = Inputs.load(config)
     tasks = inputs.heldout[: arguments.tasks]
-    sampling = SamplingParams(
-        temperature=arguments.temperature, max_tokens=config.rollout.sampling.max_response_tokens
-    )
+    sampling = SamplingParams(temperature=arguments.temperature, max_tokens=config.rollout.sampling.max_response_tokens)
     report = asyncio.run(measure(config, inputs, tasks, sampling, arguments.samples, arguments.out))
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
@@ -68,7 +66,9 @@ async def measure(
         repaired: list[tuple[Judged, Judged]] = []
         for number in range(samples):
             part = [j for j in failures if j[1].sample_index == number]
-            again = [(task, _hindsight(config, inputs.tokenizer, task, header, verdict)) for task, header, verdict in part]
+            again = [
+                (task, _hindsight(config, inputs.tokenizer, task, header, verdict)) for task, header, verdict in part
+            ]
             repaired += zip(part, await _round(engine, world, config, again, [number], sampling), strict=True)
     finally:
         world.close()
@@ -162,7 +162,12 @@ def _rate(successes: Sequence[bool]) -> dict[str, float]:
     if not successes:
         return {"n": 0}
     low, high = wilson_interval(sum(successes), len(successes))
-    return {"n": len(successes), "rate": round(sum(successes) / len(successes), 4), "low": round(low, 4), "high": round(high, 4)}
+    return {
+        "n": len(successes),
+        "rate": round(sum(successes) / len(successes), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+    }
 
 
 if __name__ == "__main__":
