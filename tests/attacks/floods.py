@@ -90,7 +90,7 @@ ATTACKS = (
     Attack(
         "fork bomb that swallows refusals",
         "import os\ndef f(x):\n    while True:\n        try:\n            os.fork()\n        except OSError:\n            pass",
-        ("process_limit",),
+        ("process_limit", "timeout"),
     ),
     Attack("thread bomb", _THREADS, ("process_limit",)),
     Attack("memory of one process", "def f(x):\n    return len(bytearray(10**9))", ("memory_limit",)),
