@@ -2,9 +2,12 @@
 
 import ast
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from env_workers.code.compare import same_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def own_programs() -> list[Program]:
 
 
 def mbpp_programs(path: Path) -> list[Program]:
-    """Those of MBPP's tasks (JSON list, or JSON lines) whose tests are `assert f(literals) == literal`."""
+    """Those of MBPP's tasks (JSON list, or JSON lines) whose tests are `assert f(literals) == literal`, of equal types. Runs them."""
     text = path.read_text()
     records = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
     programs = [_from_mbpp(record["code"], record["test_list"]) for record in records]
@@ -187,4 +190,13 @@ def _from_mbpp(code: str, asserts: list[str]) -> Program | None:
             tests.append((tuple(map(ast.literal_eval, call.args)), ast.literal_eval(test.comparators[0])))
         except (SyntaxError, ValueError):
             return None
-    return Program(code.replace("\r\n", "\n"), function, tuple(tests)) if tests else None
+    program = Program(code.replace("\r\n", "\n"), function, tuple(tests))
+    return program if tests and _passes_by_type(program) else None
+
+
+def _passes_by_type(program: Program) -> bool:
+    """Runs the reference solution here: some of MBPP's give 6.0 where `==` is content with 6, our judge is not."""
+    namespace: dict[str, Any] = {}
+    exec(program.source, namespace)
+    answers = [(namespace[program.function](*deepcopy(given)), expected) for given, expected in program.tests]
+    return all(same_value(answer, expected) for answer, expected in answers)
