@@ -2,12 +2,15 @@
 
 import ast
 import json
+import time
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from env_workers.code.compare import same_value
+
+SLOW_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +194,17 @@ def _from_mbpp(code: str, asserts: list[str]) -> Program | None:
         except (SyntaxError, ValueError):
             return None
     program = Program(code.replace("\r\n", "\n"), function, tuple(tests))
-    return program if tests and _passes_by_type(program) else None
+    return program if tests and _is_fit(program) else None
 
 
-def _passes_by_type(program: Program) -> bool:
-    """Runs the reference solution here: some of MBPP's give 6.0 where `==` is content with 6, our judge is not."""
+def _is_fit(program: Program) -> bool:
+    """Runs the reference solution here: some of MBPP's give 6.0 where `==` is content with 6, our judge is not.
+
+    The few that compute for longer than SLOW_S are left out as well: they would measure themselves.
+    """
     namespace: dict[str, Any] = {}
+    began = time.perf_counter()
     exec(program.source, namespace)
     answers = [(namespace[program.function](*deepcopy(given)), expected) for given, expected in program.tests]
-    return all(same_value(answer, expected) for answer, expected in answers)
+    fast = time.perf_counter() - began < SLOW_S
+    return fast and all(same_value(answer, expected) for answer, expected in answers)
