@@ -160,7 +160,7 @@ def own_programs() -> list[Program]:
 
 
 def mbpp_programs(path: Path) -> list[Program]:
-    """Those of MBPP's tasks (JSON list, or JSON lines) whose tests are `assert f(literals) == literal`, of equal types. Runs them."""
+    """Those of MBPP's tasks (JSON list or lines) whose tests are `assert f(literals) == literal`; runs them."""
     text = path.read_text()
     records = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
     programs = [_from_mbpp(record["code"], record["test_list"]) for record in records]
