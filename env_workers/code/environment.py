@@ -1,17 +1,27 @@
 """The code environment: one program, its tests, one verdict."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from env_workers.code.extract import extract_program
 from env_workers.code.feedback import LIMIT_TITLES
 from env_workers.code.judge import judge_missing, judge_outcomes, judge_violation
 from env_workers.code.open_asserts import open_program, read_open_outcomes
 from env_workers.code.outcome import Outcome, parse_assert_outcomes, parse_outcomes
+from env_workers.code.plain_asserts import read_plain_outcomes
 from env_workers.code.tests import CodeTests, batches_of, calls_of, check_open, parse_tests
-from env_workers.environment import Reply, SandboxViolation, SingleTurnEnvironment
+from env_workers.environment import Context, Reply, SandboxViolation, SingleTurnEnvironment
 from sdpo.types import Task, Verdict
+
+MAX_PARSED = 64
 
 
 class CodeEnvironment(SingleTurnEnvironment):
     """Payload: see `env_workers.code.tests`. Reward 1 when every test passes, else 0."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._parsed: dict[str, tuple[Mapping[str, Any], CodeTests]] = {}
 
     @classmethod
     def check(cls, task: Task) -> None:
@@ -20,7 +30,7 @@ class CodeEnvironment(SingleTurnEnvironment):
 
     def judge(self, task: Task, reply: Reply) -> Verdict:
         """See `SingleTurnEnvironment.judge`."""
-        tests = parse_tests(task)
+        tests = self._tests_of(task)
         check_open(task, self.context.config)
         program = extract_program(reply.text)
         if program is None:
@@ -31,6 +41,16 @@ class CodeEnvironment(SingleTurnEnvironment):
             return judge_violation(tests, str(error))
         return judge_outcomes(outcomes, tests)
 
+    def _tests_of(self, task: Task) -> CodeTests:
+        """The attempts at a task mostly come one after another, and asserts are slow to read."""
+        payload, tests = self._parsed.get(task.id, (None, None))
+        if tests is None or payload != task.payload:
+            tests = parse_tests(task)
+            if len(self._parsed) >= MAX_PARSED:
+                self._parsed.clear()
+            self._parsed[task.id] = task.payload, tests
+        return tests
+
     def _run(self, program: str, tests: CodeTests) -> list[Outcome]:
         sandbox = self.context.sandbox
         time_limit_s = tests.time_limit_s or self.context.config.time_limit_s
@@ -40,6 +60,11 @@ class CodeEnvironment(SingleTurnEnvironment):
             source, calls = open_program(program, tests.asserts)
             records = sandbox.execute(source, calls, time_limit_s, shared=True)
             return read_open_outcomes(parse_outcomes(records, len(calls)), program, tests.asserts)
+        plain = tests.plain_asserts
+        if plain is not None:
+            calls = [item.record for item in plain]
+            records = sandbox.execute(program, calls, time_limit_s, shared=True)
+            return read_plain_outcomes(parse_outcomes(records, len(calls)), plain)
         return parse_assert_outcomes(sandbox.judge_asserts(program, tests.asserts, time_limit_s), len(tests.tests))
 
     def _run_batches(self, program: str, tests: CodeTests, time_limit_s: float) -> list[Outcome]:

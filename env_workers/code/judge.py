@@ -9,7 +9,8 @@ from env_workers.code.extract import extract_program
 from env_workers.code.open_asserts import open_program, read_open_outcomes
 from env_workers.code.outcome import Outcome, parse_assert_outcomes, parse_outcomes
 from env_workers.code.tests import AssertGroup, CodeTests, FunctionalTest, Test, calls_of, parse_tests
-from env_workers.runner.asserts import answer, run_asserts
+from env_workers.runner.answers import plain_answer
+from env_workers.runner.asserts import run_asserts
 from env_workers.runner.program import run_program, serve_calls
 from env_workers.runner.stdio import Stdio
 from sdpo.types import Task, Verdict
@@ -69,7 +70,7 @@ class _Here:
 
     def __init__(self, program: str) -> None:
         self._next: Mapping[str, Any] = {}
-        self._outcomes = serve_calls(program, self._calls(), Stdio(65536), answer)
+        self._outcomes = serve_calls(program, self._calls(), Stdio(65536), plain_answer)
 
     def ask(self, message: Mapping[str, Any]) -> Any:
         self._next = {"function": message["function"], "inputs": message["args"], "kwargs": message["kwargs"]}

@@ -7,6 +7,7 @@ from typing import Any
 
 from env_workers.code import proxies
 from env_workers.code.grouping import NotGroupable, group_asserts, group_check
+from env_workers.code.plain_asserts import PlainAssert, plain_asserts
 from env_workers.environment import AssertProgram
 from env_workers.runner.codec import TooLargeError, UnsupportedError, encode
 from sdpo.config import EnvConfig
@@ -50,13 +51,15 @@ Test = FunctionalTest | StdinTest | AssertGroup
 class CodeTests:
     """At least one test; `time_limit_s` is the wall time of one test, None for the run's `env.time_limit_s`.
 
-    `asserts`: the tests are the groups of these. `open`: they are run in the program's own process.
+    `asserts`: the tests are the groups of these. `open`: they are run in the program's own process. `plain_asserts`:
+    the groups as calls, where all are of that form.
     """
 
     tests: tuple[Test, ...]
     time_limit_s: float | None = None
     asserts: AssertProgram | None = None
     open: bool = False
+    plain_asserts: tuple[PlainAssert, ...] | None = None
 
 
 class UnsupportedAsserts(TaskFileError):
@@ -177,7 +180,8 @@ def _asserts(task: Task, tests: Sequence[Any], time_limit_s: float | None) -> Co
         raise UnsupportedAsserts(f"task {task.id}: {key} needs {reason}; see docs/assert-tests.md", reason)
     program = AssertProgram(functions=functions, source=setup, groups=groups)
     parts = tuple(AssertGroup(source=source) for source in groups)
-    return CodeTests(tests=parts, time_limit_s=time_limit_s, asserts=program, open=in_the_open)
+    plain = None if in_the_open else plain_asserts(program)
+    return CodeTests(tests=parts, time_limit_s=time_limit_s, asserts=program, open=in_the_open, plain_asserts=plain)
 
 
 def _functional(task: Task, key: str, test: Mapping[str, Any]) -> FunctionalTest:

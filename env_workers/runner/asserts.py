@@ -2,21 +2,18 @@
 
 `run_asserts` is the judge's side. An outcome of a group is a JSON mapping with a `status`: passed; failed (text, and as
 far as they are known call, value or other, expected, message); program (outcome: what a call came to instead of a
-value, call, text); unsupported (type: what a proxy cannot carry). `answer` is the program's: how a value travels.
+value, call, text); unsupported (type: what a proxy cannot carry).
 """
 
 import ast
-from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from env_workers.runner.codec import MAX_DEPTH, UnsupportedError, decode, encode
+from env_workers.runner.codec import UnsupportedError, decode, encode
 
 Ask = Callable[[dict[str, Any]], Any]
 MAX_VALUE_BYTES = 2**20
 MAX_MESSAGE_CHARS = 1000
-_BASES: tuple[type, ...] = (dict, list, tuple, set, frozenset, str, bytes, int, float, complex)
-_EQUAL_LIKE_DICT = (Counter, OrderedDict, defaultdict)
 
 _GROUP = """
 try:
@@ -26,36 +23,6 @@ except BaseException as __error__:
 else:
     yield None
 """
-
-
-def answer(value: Any, budget_bytes: int) -> dict[str, Any]:
-    """The outcome of a call that returned `value`. Raises TooLargeError.
-
-    A value that compares like the built-in type it is derived from (a Counter, a defaultdict, a named tuple) travels as
-    that type, since asserts compare with `==`; of any other value only its type's name and its truth travel.
-    """
-    try:
-        return {"status": "returned", "value": encode(_plain(value, 0), budget_bytes)}
-    except UnsupportedError as error:
-        return {"status": "returned_other", "type": str(error), "truth": bool(value)}
-
-
-def _plain(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if depth > MAX_DEPTH:
-        raise UnsupportedError("a value that is nested too deeply")
-    if kind not in _BASES and kind is not bool:
-        for base in _BASES:
-            if issubclass(kind, base) and (kind in _EQUAL_LIKE_DICT or _equality(kind) is _equality(base)):
-                kind, value = base, base(value)
-                break
-    if kind is dict:
-        return {_plain(key, depth + 1): _plain(item, depth + 1) for key, item in value.items()}
-    return kind(_plain(item, depth + 1) for item in value) if kind in (list, tuple, set, frozenset) else value
-
-
-def _equality(kind: type) -> Any:
-    return kind.__eq__
 
 
 class ProgramFailed(BaseException):

@@ -14,6 +14,7 @@ MODULES = (
     "limits",
     "system_calls",
     "stdio",
+    "answers",
     "program",
     "asserts",
     "cleanup",

@@ -10,7 +10,8 @@ import random
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from env_workers.runner.asserts import answer, run_asserts
+from env_workers.runner.answers import plain_answer
+from env_workers.runner.asserts import run_asserts
 from env_workers.runner.framing import decode_json, encode_json
 from env_workers.runner.limits import WORK_DIR, Settings, enter_limits, set_dumpable
 from env_workers.runner.program import raised, run_program, serve_calls
@@ -93,7 +94,7 @@ def _run_candidate(request: dict[str, Any], link: _Link, stdio: FdStdio) -> None
         while (message := link.read()) is not None:
             yield {"function": message["function"], "inputs": message["args"], "kwargs": message["kwargs"]}
 
-    for outcome in serve_calls(request["source"], calls(), stdio, answer):
+    for outcome in serve_calls(request["source"], calls(), stdio, plain_answer):
         link.say(WAITS, outcome)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from env_workers.runner.codec import TooLargeError, UnsupportedError, decode, encode
+from env_workers.runner.answers import exact_answer, plain_answer
+from env_workers.runner.codec import TooLargeError, UnsupportedError, decode
 from env_workers.runner.limits import limit_behind
 from env_workers.runner.stdio import OutputFlood, Stdio
 
@@ -21,11 +22,6 @@ Answer = Callable[[Any, int], Outcome]
 """How a return value travels: the outcome of a call, from the value and the bytes it may take."""
 
 
-def exact_answer(value: Any, budget_bytes: int) -> Outcome:
-    """Values of the closed set of types, and nothing else. Raises UnsupportedError, TooLargeError."""
-    return {"status": "returned", "value": encode(value, budget_bytes)}
-
-
 def run_program(
     source: str,
     calls: Sequence[Mapping[str, Any]],
@@ -33,7 +29,10 @@ def run_program(
     stdio: Stdio | None = None,
     shared: bool = False,
 ) -> Iterator[Outcome]:
-    """One outcome for each call, in order, each in a fresh module, or with `shared` all in one."""
+    """One outcome for each call, in order, each in a fresh module, or with `shared` all in one.
+
+    The value of a call with a true `plain` travels as the built-in type that it compares like (see `plain_answer`).
+    """
     stdio = stdio or Stdio(max_output_bytes)
     if shared:
         yield from serve_calls(source, calls, stdio)
@@ -149,7 +148,7 @@ def _call(namespace: dict[str, Any], call: Mapping[str, Any], stdio: Stdio, answ
     function = _find_function(namespace, call["function"])
     kwargs = {name: decode(value) for name, value in call.get("kwargs", {}).items()}
     value = function(*[decode(item) for item in call["inputs"]], **kwargs)
-    return answer(value, stdio.max_output_bytes)
+    return (plain_answer if call.get("plain") else answer)(value, stdio.max_output_bytes)
 
 
 def _find_function(namespace: dict[str, Any], name: str) -> Any:

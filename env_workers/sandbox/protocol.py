@@ -46,10 +46,10 @@ class Sandbox(Protocol):
     ) -> Any:
         """Runs the program on each call; the runner's records, unchecked (see `env_workers.runner`), one a call.
 
-        A call is {"kind": "functional", "function", "inputs"[, "kwargs"]} or {"kind": "stdin", "input"}. Each gets a
-        fresh module of its own; with `shared` (functional calls only) one module serves all, so state is kept from
-        call to call. time_limit_s is the wall time of one call. Raises InfrastructureError within the sandbox's own
-        deadline.
+        A call is {"kind": "functional", "function", "inputs"[, "kwargs"][, "plain"]} or {"kind": "stdin", "input"}.
+        With a true `plain` a value travels as the built-in type that it compares like. Each call gets a fresh module of
+        its own; with `shared` (functional calls only) one module serves all, so state is kept from call to call.
+        time_limit_s is the wall time of one call. Raises InfrastructureError within the sandbox's own deadline.
         """
         ...
 
