@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Unit tests beside integration tests, each in a process of its own: what starts engines and whole runs mostly waits.
-# Arguments go to both. Prints the unit tests' output last; fails if either fails.
+# All tests, in two processes at a time: whole runs, which mostly wait, beside everything else.
+# Arguments go to both. Fails if either fails.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 pytest=("${PYTHON:-.venv/bin/python}" -m pytest --durations=15 "$@")
+runs=(tests/integration/test_{bad_input,collapse,restart,run}.py)
 log=$(mktemp)
-trap 'kill "$unit" 2>/dev/null; rm -f "$log"' EXIT
-OMP_NUM_THREADS=1 "${pytest[@]}" tests/unit >"$log" 2>&1 &
-unit=$!
-"${pytest[@]}" tests/integration
-integration_code=$?
-wait "$unit"
-unit_code=$?
+trap 'kill "$beside" 2>/dev/null; rm -f "$log"' EXIT
+"${pytest[@]}" tests/unit tests/integration "${runs[@]/#/--ignore=}" >"$log" 2>&1 &
+beside=$!
+"${pytest[@]}" "${runs[@]}"
+runs_code=$?
+wait "$beside"
+beside_code=$?
 cat "$log"
-echo "unit tests: exit code $unit_code; integration tests: exit code $integration_code"
-[ "$unit_code" = 0 ] && [ "$integration_code" = 0 ]
+echo "whole runs: exit code $runs_code; all other tests: exit code $beside_code"
+[ "$runs_code" = 0 ] && [ "$beside_code" = 0 ]

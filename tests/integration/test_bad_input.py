@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import main
 from tests.run_fixtures import ROOT, RUN_FILE, command, small
 
 
@@ -41,9 +42,12 @@ def refused(folder: Path, *overrides: str, run_file: str | Path = RUN_FILE) -> s
         ("tasks.adapter=mbbp", ("tasks.adapter=mbbp", "mbpp", "module:function")),
     ],
 )
-def test_bad_config(tmp_path: Path, override: str, words: tuple[str, ...]) -> None:
-    line = refused(tmp_path, *small(tmp_path), override)
+def test_bad_config(tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, words: tuple[str, ...]) -> None:
+    """In this process: an interpreter of its own for each would take five seconds."""
+    assert main(["train", str(ROOT / RUN_FILE), *small(tmp_path), override]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert all(word in line for word in words), line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_task_file(tmp_path: Path) -> None:

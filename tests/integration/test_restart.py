@@ -145,7 +145,7 @@ def test_with_two_of_everything_and_a_rollout_worker_killed_in_a_batch(tmp_path:
     two = {
         "rollout__workers": 2,
         "teacher__workers": 2,
-        "env__workers": 2,
+        "env__min_workers": 2,
         "learner__ranks": 2,
         "batch__samples_per_task": 8,
         "rollout__max_num_seqs": 8,
