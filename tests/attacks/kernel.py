@@ -10,7 +10,7 @@ _IMAGE = program("""
         files = ['/x', '/usr/x', '/usr/bin/python3', '/etc/passwd', '/etc/ld.so.preload', '/bin/sh', '/dev/x', '/var/x',
             '/usr/lib/x', '/run/x', '/opt/x', '/home/x', '/sys/x', '/proc/x', os.__file__, '/usr/lib/python3/sitecustomize.py']
         actions = {path: (lambda path=path: write(path)) for path in files}
-        return got_through('EROFS EACCES EPERM ENOENT EXDEV EBUSY ENOTDIR', link=lambda: os.link(os.__file__, '/tmp/os.py'), remove=lambda:
+        return got_through('EROFS ETXTBSY EACCES EPERM ENOENT EXDEV EBUSY ENOTDIR', link=lambda: os.link(os.__file__, '/tmp/os.py'), remove=lambda:
             os.rmdir('/usr'), times=lambda: os.utime(os.__file__), mode=lambda: os.chmod('/usr', 0o755), **actions) or 2 * x
 """)
 _MOUNT = program("""

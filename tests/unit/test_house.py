@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("sdpo", "rollout_workers", "env_workers", "learner", "orchestrator")
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 80
-OF_DOCKER = tuple(f"env_workers.sandbox.{name}" for name in ("docker", "engine", "janitor"))
+OF_OTHERS = (
+    *(f"env_workers.sandbox.{name}" for name in ("docker", "engine", "janitor")),
+    "env_workers.verifier.reasoning_checks",
+)
+"""Modules that are imported only where what they need is asked for: a Docker engine, the package reasoning-gym."""
 SOURCES = sorted(p for folder in (*ROOMS, "tests", "examples", "docs", "deploy") for p in (ROOT / folder).rglob("*.py"))
 
 
@@ -39,15 +43,15 @@ def test_no_function_is_long():
 
 @pytest.mark.parametrize("package", ["sdpo.config", "sdpo.types", "sdpo.errors", "env_workers"])
 def test_imports_without_the_heavy_packages(package):
-    """Every module of the package imports in a process in which torch, vllm, transformers and docker cannot be
-    imported, but for the three modules that speak to a Docker engine."""
+    """Every module of the package imports in a process in which torch, vllm, transformers, docker and reasoning_gym
+    cannot be imported, but for OF_OTHERS."""
     program = f"""
 import importlib, pkgutil, sys
-for name in ("torch", "vllm", "transformers", "docker"):
+for name in ("torch", "vllm", "transformers", "docker", "reasoning_gym"):
     sys.modules[name] = None
 package = importlib.import_module({package!r})
 for module in pkgutil.walk_packages(getattr(package, "__path__", []), {package!r} + "."):
-    if not module.name.endswith("__main__") and module.name not in {OF_DOCKER!r}:
+    if not module.name.endswith("__main__") and module.name not in {OF_OTHERS!r}:
         importlib.import_module(module.name)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
