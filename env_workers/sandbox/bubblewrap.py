@@ -11,17 +11,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from env_workers.runner.bundle import ENVIRONMENT, boot_command
 from env_workers.sandbox import diagnosis
+from env_workers.sandbox.base import RunnerSandbox
 from env_workers.sandbox.channel import Channel, PipeStream
-from env_workers.sandbox.client import RunnerClient, RunnerConversation
+from env_workers.sandbox.client import RunnerClient
 from env_workers.sandbox.pids_cgroup import PidsCgroup, find_root
-from env_workers.sandbox.protocol import Mode
 from env_workers.sandbox.seccomp import seccomp_filter
 from sdpo.config import BubblewrapSandbox
 from sdpo.errors import InfrastructureError, SandboxUnavailable
@@ -85,13 +85,12 @@ _HIDDEN = (
 )
 
 
-class Bubblewrap:
+class Bubblewrap(RunnerSandbox):
     """A `Sandbox`. `owner` marks its processes (environment variable SDPO_OWNER of bwrap itself)."""
 
     def __init__(self, config: BubblewrapSandbox, owner: str = "", bwrap: str | None = None) -> None:
         self._config, self._owner, self._bwrap = config, owner, bwrap
         self._process: subprocess.Popen[bytes] | None = None
-        self._client: RunnerClient | None = None
         self._cgroup: PidsCgroup | None = None
 
     def start(self) -> Mapping[str, Any]:
@@ -113,28 +112,6 @@ class Bubblewrap:
             raise InfrastructureError(f"{error}: {complaint[-500:]}") from None
         self._client = client
         return {"kind": "bubblewrap", "bwrap": bwrap, "counted_by_kernel": self._limit_processes(), **facts}
-
-    def execute(
-        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
-    ) -> Any:
-        """See `Sandbox.execute`."""
-        return self._running().execute(source, calls, time_limit_s, shared)
-
-    def converse(
-        self, mode: Mode, program: Mapping[str, Any], time_limit_s: float, wall_time_s: float | None = None
-    ) -> RunnerConversation:
-        """See `Sandbox.converse`."""
-        return self._running().converse(mode, program, time_limit_s, wall_time_s)
-
-    @property
-    def worn(self) -> bool:
-        """See `Sandbox.worn`."""
-        return self._running().worn
-
-    @property
-    def why_worn(self) -> str:
-        """See `Sandbox.why_worn`."""
-        return self._running().why_worn
 
     def close(self) -> None:
         """See `Sandbox.close`."""
@@ -186,11 +163,6 @@ class Bubblewrap:
             raise InfrastructureError(f"bubblewrap could not be started: {error}") from None
         finally:
             os.close(filter_in)
-
-    def _running(self) -> RunnerClient:
-        if self._client is None:
-            raise InfrastructureError("the sandbox is not running")
-        return self._client
 
     def _last_words(self) -> str:
         process = self._process

@@ -8,7 +8,7 @@ as long as its connection: without it the runner's stdin ends, the runner exits 
 import contextlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from docker.errors import APIError, ImageNotFound
@@ -16,8 +16,9 @@ from docker.types import LogConfig, Ulimit
 
 from env_workers.runner.bundle import boot_command
 from env_workers.sandbox.attach import AttachStream
+from env_workers.sandbox.base import RunnerSandbox
 from env_workers.sandbox.channel import Channel
-from env_workers.sandbox.client import RunnerClient, RunnerConversation
+from env_workers.sandbox.client import RunnerClient
 from env_workers.sandbox.engine import (
     ENGINE_ERRORS,
     Containers,
@@ -29,7 +30,6 @@ from env_workers.sandbox.engine import (
     unavailable,
 )
 from env_workers.sandbox.ownership import LIFETIME_S, labels
-from env_workers.sandbox.protocol import Mode
 from env_workers.sandbox.seccomp import MACHINES, seccomp_filter
 from sdpo.config import GvisorSandbox
 from sdpo.errors import InfrastructureError, SandboxUnavailable
@@ -56,7 +56,7 @@ _worked: set[Containers] = set()
 """Configs under which a container has started in this process: what fails from then on has broken."""
 
 
-class DockerContainer:
+class DockerContainer(RunnerSandbox):
     """A `Sandbox`. `owner` is "run-incarnation"; with `worker` it goes into the container's labels."""
 
     def __init__(self, config: Containers, owner: str = "", worker: str = "") -> None:
@@ -64,7 +64,6 @@ class DockerContainer:
         self._engine: Any = None
         self._container: str | None = None
         self._stream: AttachStream | None = None
-        self._client: RunnerClient | None = None
         self._retire_at = 0.0
 
     def start(self) -> Mapping[str, Any]:
@@ -87,27 +86,15 @@ class DockerContainer:
             **facts,
         }
 
-    def execute(
-        self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
-    ) -> Any:
-        """See `Sandbox.execute`."""
-        return self._running().execute(source, calls, time_limit_s, shared)
-
-    def converse(
-        self, mode: Mode, program: Mapping[str, Any], time_limit_s: float, wall_time_s: float | None = None
-    ) -> RunnerConversation:
-        """See `Sandbox.converse`."""
-        return self._running().converse(mode, program, time_limit_s, wall_time_s)
-
     @property
     def worn(self) -> bool:
         """See `Sandbox.worn`."""
-        return self._running().worn or time.monotonic() > self._retire_at
+        return super().worn or time.monotonic() > self._retire_at
 
     @property
     def why_worn(self) -> str:
         """See `Sandbox.why_worn`."""
-        return self._running().why_worn if self._running().worn else "age"
+        return super().why_worn if super().worn else "age"
 
     def close(self) -> None:
         """See `Sandbox.close`. Where the engine is away, the end of its stdin ends the container."""
@@ -166,11 +153,6 @@ class DockerContainer:
                 f"env.sandbox.image={self._config.image}: the runner does not start in it; Python 3.11 or newer is "
                 f"needed ({error}: {complaint})"
             ) from None
-
-    def _running(self) -> RunnerClient:
-        if self._client is None:
-            raise InfrastructureError("the sandbox is not running")
-        return self._client
 
     def _explain(self, error: BaseException) -> SandboxUnavailable:
         if isinstance(error, ImageNotFound):
