@@ -9,7 +9,7 @@ from sdpo.types import Message
 _ROLE = (
     "You are a coding expert. Solve the problem below with a correct Python program that meets its specification and "
     "passes all of its tests. {limit} You may think the problem through first. At the end, give the complete program "
-    "in one block that is fenced with ```python and ```."
+    "in one block that is fenced with ```python and ```, without tests of your own."
 )
 _TYPING = ("Any", "Callable", "DefaultDict", "Deque", "Dict", "Iterable", "List", "Optional", "Set", "Tuple", "Union")
 _METHOD = re.compile(r"(?ms)^[ \t]+(?=def )")
@@ -45,7 +45,7 @@ def completion(prompt: str) -> str:
 def with_asserts(text: str, asserts: list[str]) -> str:
     """A problem whose function is named by examples of asserts."""
     shown = "\n".join(source.strip() for source in asserts)
-    return f"{text.strip()}\n\nThe program must pass asserts such as:\n```python\n{shown}\n```"
+    return f"{text.strip()}\n\nIts tests are asserts such as:\n```python\n{shown}\n```"
 
 
 def helpers_of(prompt: str, entry_point: str) -> str:
