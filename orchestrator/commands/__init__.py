@@ -1,0 +1,31 @@
+"""One module a command of `sdpo`: NAME, HELP, add_arguments(parser), run(arguments) -> exit code.
+
+Modules import little at the top, so that every command starts fast; what a command needs it imports when it runs.
+"""
+
+from argparse import ArgumentParser, Namespace
+from typing import Protocol
+
+
+class Command(Protocol):
+    """What the module of a command offers."""
+
+    NAME: str
+    HELP: str
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the command's arguments."""
+
+    def run(self, arguments: Namespace) -> int:
+        """Do it; returns the exit code. Raises `SdpoError` for what is to be one line on the terminal."""
+
+
+def add_run_file(parser: ArgumentParser) -> None:
+    """RUN.yaml and its overrides, the last arguments of a command that takes them."""
+    parser.add_argument("run_file", metavar="RUN.yaml")
+    add_overrides(parser)
+
+
+def add_overrides(parser: ArgumentParser) -> None:
+    """key=value arguments, as `arguments.override`."""
+    parser.add_argument("override", nargs="*", metavar="key=value", help="for example batch.tasks=8")
