@@ -1,0 +1,61 @@
+"""A run directory for reading, while the run goes or after it: config, metrics, alarms, samples, models."""
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from orchestrator.metrics_log import read_metrics
+from sdpo.config import RunConfig
+from sdpo.config.load import load_run_config
+from sdpo.errors import ConfigError
+
+
+class RunView:
+    """Reads; never writes or locks. What is being written meanwhile appears in a new view."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Raises `ConfigError` if there is no run directory at `path`."""
+        self.path = Path(path)
+        if not (self.path / "config.yaml").is_file():
+            raise ConfigError(f"{self.path}: allowed: a run directory, which holds config.yaml (runs/NAME)")
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """As it was resolved when the run was started last."""
+        return load_run_config(self.path / "config.yaml", [])
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One record a step, in order; values that were not finite are None. Step 0 is before training."""
+        return read_metrics(self.path / "metrics.jsonl")
+
+    @cached_property
+    def alarms(self) -> list[dict[str, Any]]:
+        """Every alarm that began: name, step, message and more (see `sdpo.health.Alarm`)."""
+        return read_metrics(self.path / "alarms.jsonl")
+
+    def series(self, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of the steps that have the metric."""
+        return [(r["step"], float(r[metric])) for r in self.metrics if r.get(metric) is not None]
+
+    @cached_property
+    def sampled_steps(self) -> list[int]:
+        """Steps whose attempts were recorded, in order."""
+        files = (self.path / "samples").glob("step-*.jsonl")
+        return sorted(int(file.stem.removeprefix("step-")) for file in files)
+
+    def samples(self, step: int) -> Iterator[dict[str, Any]]:
+        """The recorded attempts of one step (see `orchestrator.samples`). Raises `ConfigError` if there are none."""
+        file = self.path / "samples" / f"step-{step:06d}.jsonl"
+        if not file.is_file():
+            steps = self.sampled_steps
+            allowed = f"a step from {steps[0]} to {steps[-1]} that was recorded" if steps else "none was recorded"
+            raise ConfigError(f"step={step}: {self.path} holds no samples of it; allowed: {allowed}")
+        with file.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
