@@ -18,7 +18,7 @@ COMMANDS: tuple[Command, ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         return int(arguments.run(arguments))
@@ -27,6 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"sdpo: {one_line(error)}", file=sys.stderr)
         return error.exit_code
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides (key=value) may stand before, between and behind the options of a command that takes them."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    takes_overrides = "override" in arguments
+    unknown = [text for text in rest if not takes_overrides or text.startswith("-") or "=" not in text]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        arguments.override = [*arguments.override, *rest]
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
