@@ -6,7 +6,6 @@ teachers are fleets whose members may die and be replaced; the learner is a gang
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,18 @@ import ray
 from env_workers.travel import Luggage
 from learner.messages import LearnerInfo
 from learner.teacher import TeacherWorker
-from orchestrator.env_pool import EnvPool
 from orchestrator.fleet import Fleet, Member
 from orchestrator.learner_gang import TORCH_ENV, LearnerGang
-from orchestrator.placement import Placement
 from orchestrator.publish import SyncReport, WeightPublisher
 from orchestrator.scoring import GroupScorer
-from orchestrator.waits import within
-from rollout_workers.worker import RolloutActor
+from orchestrator.workers import Workers, index_of
 from sdpo.config import RunConfig
 from sdpo.errors import WeightSyncError
 from sdpo.types import Int32, Version
 from sdpo.weights import Stream
 
 
-class House:
+class House(Workers):
     """Start with `start`, leave with `close`; `sync` publishes what the learner holds."""
 
     def __init__(
@@ -42,27 +38,18 @@ class House:
         stacks: Path,
         background: asyncio.TaskGroup,
     ) -> None:
-        self.config = config
-        self._incarnation, self._stacks = incarnation, stacks
+        self._incarnation = incarnation
         self._open = False
-        self._places = Placement(f"{config.name}-{incarnation}")
+        super().__init__(config, f"{config.name}-{incarnation}", luggage, stacks=stacks, background=background)
         self.gang = LearnerGang(config, self._places.namespace)
         self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
-        engines, sequences = config.rollout.workers, config.rollout.max_num_seqs
-        self.rollouts = self._fleet("rollout", engines, sequences, self._prepare_rollout, background)
-        self.envs = EnvPool(
-            config.env,
-            self._places.namespace,
-            spawn=partial(self._places.spawn_env, config.env, luggage),
-            prepare=self._prepare_env,
-            **self._supervision(background),
-        )
-        self.teachers = (
-            self._fleet("teacher", config.teacher.workers, 2, self._prepare_teacher, background)
-            if config.has_teachers
-            else None
-        )
+        num_teachers = config.teacher.workers
+        self.teachers = self._fleet("teacher", num_teachers, 2, self._prepare_teacher) if config.has_teachers else None
         self.scorer = None if self.teachers is None else GroupScorer(config, self.teachers)
+
+    @property
+    def fleets(self) -> list[Fleet]:
+        return super().fleets if self.teachers is None else [*super().fleets, self.teachers]
 
     async def start(self, checkpoint: Path | None, steps_done: int) -> LearnerInfo:
         """Bring everybody up, then give everybody the learner's weights."""
@@ -70,9 +57,7 @@ class House:
         self.publisher.versions = {"policy": version, "teacher": version}
         async with asyncio.TaskGroup() as group:
             learner = group.create_task(self.gang.start(checkpoint))
-            for fleet in (self.rollouts, self.envs, self.teachers):
-                if fleet is not None:
-                    group.create_task(fleet.start())
+            group.create_task(self.start_fleets())
         async with self.publisher.lock:
             for stream, report in (await self._publish_all(self._streams)).items():
                 for name, error in report.failed.items():
@@ -99,9 +84,7 @@ class House:
 
     def close(self) -> None:
         """End every actor."""
-        for fleet in (self.rollouts, self.envs, self.teachers):
-            if fleet is not None:
-                fleet.kill()
+        super().close()
         self.gang.kill()
 
     @property
@@ -123,44 +106,20 @@ class House:
         """Whether vLLM's own transfer reaches this member: teachers hold torch models."""
         return self.config.weights_backend != "ray" and member in self.rollouts.members
 
-    def _fleet(self, role: str, size: int, max_load: int, prepare: Any, background: asyncio.TaskGroup) -> Fleet:
-        return Fleet(
-            role,
-            size,
-            spawn=getattr(self, f"_spawn_{role}"),
-            prepare=prepare,
-            max_load=max_load,
-            **self._supervision(background),
-        )
-
-    def _supervision(self, background: asyncio.TaskGroup) -> dict[str, Any]:
-        return {
-            "max_restarts": self.config.max_worker_restarts,
-            "lease_timeout_s": self.config.deadlines.start_s + self.config.deadlines.generate_s,
-            "stacks": self._stacks,
-            "background": background,
-        }
-
-    def _spawn_rollout(self, name: str) -> Any:
-        rollout = self.config.rollout
-        return self._places.spawn(
-            RolloutActor, name, self.config, _index(name), num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus
-        )
-
     def _spawn_teacher(self, name: str) -> Any:
         teacher = self.config.teacher
         return self._places.spawn(
             ray.remote(TeacherWorker),
             name,
             self.config,
-            _index(name),
+            index_of(name),
             num_cpus=teacher.num_cpus,
             num_gpus=teacher.num_gpus,
             runtime_env=TORCH_ENV,
         )
 
     async def _prepare_rollout(self, member: Member) -> None:
-        await self._start(member, "start")
+        await super()._prepare_rollout(member)
         await self._catch_up("policy", member)
 
     async def _prepare_teacher(self, member: Member) -> None:
@@ -171,13 +130,6 @@ class House:
             await self._start(member, "start")
             await self._catch_up(stream, member)
 
-    async def _prepare_env(self, member: Member) -> None:
-        await self._start(member, "ready")
-
-    async def _start(self, member: Member, method: str, *arguments: Any) -> None:
-        wait = getattr(member.handle, method).remote(*arguments)
-        await within(wait, actor=member.name, stage=method, timeout_s=self.config.deadlines.start_s)
-
     async def _catch_up(self, stream: Stream, member: Member) -> None:
         """A replacement loads the present weights before it serves; at the start one publication serves all."""
         if not self._open:
@@ -187,7 +139,3 @@ class House:
             for error in report.failed.values():
                 raise WeightSyncError(f"{member.name}: {error}") from error
             member.serving = True  # under the lock: the next publication must not miss it
-
-
-def _index(name: str) -> int:
-    return int(name.split("-")[1])

@@ -14,7 +14,6 @@ from orchestrator.failures import one_line, root_cause
 from orchestrator.files import is_full
 from orchestrator.house import House
 from orchestrator.inputs import Inputs
-from orchestrator.lockstep import make_sampler
 from orchestrator.loop import train
 from orchestrator.metrics_log import MetricsLog
 from orchestrator.pipeline import GroupPipeline
@@ -105,13 +104,12 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
         try:
             info = await house.start(checkpoint, steps_done)
             print(_who_is_up(house, info, time.monotonic() - started), flush=True)
-            sampler = make_sampler(config, house.rollouts)
-            evaluator = Evaluator(config, inputs.tokenizer, sampler, house.envs)
+            evaluator = Evaluator(config, inputs.tokenizer, house.sampler, house.envs)
             saved = None if checkpoint is None else steps_done
             books = RunBooks(config, run_dir, house, metrics_log, evaluator, inputs.heldout, inputs.tokenizer, saved)
             if steps_done == 0:
                 await books.before_training()
-            pipeline = GroupPipeline(config, inputs.tokenizer, sampler, house.envs, house.scorer)
+            pipeline = GroupPipeline(config, inputs.tokenizer, house.sampler, house.envs, house.scorer)
             steps_done = await train(
                 house, pipeline, inputs.source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
             )
@@ -129,7 +127,6 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
 
 
 def _who_is_up(house: House, info: LearnerInfo, seconds: float) -> str:
-    fleets = [f for f in (house.rollouts, house.envs, house.teachers) if f is not None]
-    counts = ", ".join(f"{len(f.members)} {f.role}" for f in fleets)
+    counts = ", ".join(f"{len(f.members)} {f.role}" for f in house.fleets)
     counts += f", {info.world_size} learner"
     return f"{info.num_parameters / 1e6:.2f} M parameters; actors: {counts}; up in {seconds:.0f} s"

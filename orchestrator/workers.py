@@ -1,0 +1,90 @@
+"""Whoever samples and judges: rollout workers and env workers, supervised. They need no learner.
+
+Without one they serve the weights of `model.path`; the house (see house.py) gives them the learner's.
+"""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from env_workers.travel import Luggage
+from orchestrator.env_pool import EnvPool
+from orchestrator.fleet import Fleet, Member
+from orchestrator.lockstep import make_sampler
+from orchestrator.placement import Placement
+from orchestrator.waits import within
+from rollout_workers.worker import RolloutActor
+from sdpo.config import RunConfig
+
+
+class Workers:
+    """Start with `start`, leave with `close`."""
+
+    def __init__(
+        self, config: RunConfig, namespace: str, luggage: Luggage, *, stacks: Path, background: asyncio.TaskGroup
+    ) -> None:
+        """`namespace`: of all actors, unlike that of any other run in the cluster. `stacks`: the folder for stacks."""
+        self.config = config
+        self._stacks, self._background = stacks, background
+        self._places = Placement(namespace)
+        engines, sequences = config.rollout.workers, config.rollout.max_num_seqs
+        self.rollouts = self._fleet("rollout", engines, sequences, self._prepare_rollout)
+        self.sampler = make_sampler(config, self.rollouts)
+        self.envs = EnvPool(
+            config.env,
+            self._places.namespace,
+            spawn=partial(self._places.spawn_env, config.env, luggage),
+            prepare=self._prepare_env,
+            **self._supervision(),
+        )
+
+    @property
+    def fleets(self) -> list[Fleet]:
+        """All that there are."""
+        return [self.rollouts, self.envs]
+
+    async def start_fleets(self) -> None:
+        """Bring everybody up; the first failure is raised."""
+        async with asyncio.TaskGroup() as group:
+            for fleet in self.fleets:
+                group.create_task(fleet.start())
+
+    def close(self) -> None:
+        """End every actor."""
+        for fleet in self.fleets:
+            fleet.kill()
+
+    def _fleet(self, role: str, size: int, max_load: int, prepare: Any) -> Fleet:
+        spawn = getattr(self, f"_spawn_{role}")
+        return Fleet(role, size, spawn=spawn, prepare=prepare, max_load=max_load, **self._supervision())
+
+    def _supervision(self) -> dict[str, Any]:
+        return {
+            "max_restarts": self.config.max_worker_restarts,
+            "lease_timeout_s": self.config.deadlines.start_s + self.config.deadlines.generate_s,
+            "stacks": self._stacks,
+            "background": self._background,
+        }
+
+    def _spawn_rollout(self, name: str) -> Any:
+        rollout = self.config.rollout
+        return self._places.spawn(
+            RolloutActor, name, self.config, index_of(name), num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus
+        )
+
+    async def _prepare_rollout(self, member: Member) -> None:
+        """It serves `model.path`, as `Version(incarnation=0, batch=0)`."""
+        await self._start(member, "start")
+
+    async def _prepare_env(self, member: Member) -> None:
+        await self._start(member, "ready")
+
+    async def _start(self, member: Member, method: str, *arguments: Any) -> None:
+        wait = getattr(member.handle, method).remote(*arguments)
+        await within(wait, actor=member.name, stage=method, timeout_s=self.config.deadlines.start_s)
+
+
+def index_of(name: str) -> int:
+    """Of a member, from its actor's name: 2 of `rollout-2-r1`."""
+    return int(name.split("-")[1])
