@@ -1,13 +1,15 @@
 """Held-out evaluation, and the base model's ability to use feedback, both by the run's own actors."""
 
 import asyncio
+import contextlib
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.attempts import Attempts
-from orchestrator.failures import refuse_a_broken_world
+from orchestrator.failures import refuse_a_broken_world, root_cause
 from orchestrator.fleet import Fleet
 from orchestrator.rollouts import Sampler
 from sdpo.chat import ChatTokenizer, render_prompt
@@ -36,11 +38,19 @@ class Prompt:
 
 
 class Evaluator:
-    """Samples held-out tasks and judges the answers."""
+    """Samples held-out tasks and judges the answers. `on_judged` is told of each one as it ends."""
 
-    def __init__(self, config: RunConfig, tokenizer: ChatTokenizer, sampler: Sampler, envs: Fleet) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        tokenizer: ChatTokenizer,
+        sampler: Sampler,
+        envs: Fleet,
+        on_judged: Callable[[Judged], None] = lambda judged: None,
+    ) -> None:
         self._config, self._tokenizer, self._sampler = config, tokenizer, sampler
         self._attempts = Attempts(config, tokenizer, sampler, envs)
+        self._on_judged = on_judged
 
     async def evaluate(self, tasks: Sequence[Task]) -> list[Judged]:
         """`evaluation.samples_per_task` samples of each task. Seeds are the same at every evaluation."""
@@ -80,18 +90,48 @@ class Evaluator:
         return self._config.model.enable_thinking
 
     async def _run(self, purpose: str, prompts: Sequence[Prompt]) -> list[Judged]:
-        """By prompt and sample index, in whatever order the samples end; too many lost ones are an error."""
+        """By prompt and sample index, in whatever order the samples end; too many lost ones end it at once."""
+        losses = Losses(self._config, sum(len(prompt.sample_indices) for prompt in prompts))
+        admission = self._admission(prompts)
         self._sampler.expect([prompt.task.id for prompt in prompts])
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(self._one(f"{purpose}-{i}", prompt)) for i, prompt in enumerate(prompts)]
-        judged = [judged for task in running for judged in task.result()]
-        errors = [j.verdict.infrastructure_error for j in judged if j.verdict.infrastructure_error is not None]
-        refuse_a_broken_world(len(errors) / max(1, len(judged)), self._config, of="an evaluation", errors=errors)
-        return judged
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [
+                    group.create_task(self._one(f"{purpose}-{i}", prompt, admission, losses))
+                    for i, prompt in enumerate(prompts)
+                ]
+        except BaseExceptionGroup as errors:
+            raise root_cause(errors) from errors
+        return [judged for task in running for judged in task.result()]
 
-    async def _one(self, purpose: str, prompt: Prompt) -> list[Judged]:
+    def _admission(self, prompts: Sequence[Prompt]) -> contextlib.AbstractAsyncContextManager[Any]:
+        """Lets in twice what the engines decode at once: waiting in a line has a deadline, which is not for whoever
+        waits for a long evaluation's turn. A deterministic run needs all requests at once, and waits without one.
+        """
+        if self._config.deterministic:
+            return contextlib.nullcontext()
+        rollout, most = self._config.rollout, max((len(p.sample_indices) for p in prompts), default=1)
+        return asyncio.Semaphore(math.ceil(2 * rollout.workers * rollout.max_num_seqs / most))
+
+    async def _one(
+        self, purpose: str, prompt: Prompt, admission: contextlib.AbstractAsyncContextManager[Any], losses: "Losses"
+    ) -> list[Judged]:
+        task, request = prompt.task, self._request(purpose, prompt)
+
+        async def finish(header: RolloutHeader, rollout: Any) -> Judged:
+            played = await self._attempts.play(purpose, task, request, header, rollout)
+            judged = Judged(task, played.header, played.verdict)
+            self._on_judged(judged)
+            losses.count(judged)
+            return judged
+
+        async with admission, asyncio.TaskGroup() as group:
+            running = [group.create_task(finish(*sample)) async for sample in self._sampler.sample(request)]
+        return sorted((r.result() for r in running), key=lambda judged: judged.header.sample_index)
+
+    def _request(self, purpose: str, prompt: Prompt) -> GenerationRequest:
         config, task = self._config, prompt.task
-        request = GenerationRequest(
+        return GenerationRequest(
             task_id=task.id,
             prompt_ids=prompt.token_ids,
             sample_indices=prompt.sample_indices,
@@ -104,13 +144,21 @@ class Evaluator:
             support_size=0,
         )
 
-        async def finish(header: RolloutHeader, rollout: Any) -> Judged:
-            played = await self._attempts.play(purpose, task, request, header, rollout)
-            return Judged(task, played.header, played.verdict)
 
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(finish(*sample)) async for sample in self._sampler.sample(request)]
-        return sorted((r.result() for r in running), key=lambda judged: judged.header.sample_index)
+class Losses:
+    """What infrastructure lost of `num_samples`; `count` raises `InfrastructureError` as soon as it is too much."""
+
+    def __init__(self, config: RunConfig, num_samples: int) -> None:
+        self._config, self._num_samples = config, num_samples
+        self._errors: list[str] = []
+
+    def count(self, judged: Judged) -> None:
+        error = judged.verdict.infrastructure_error
+        if error is None:
+            return
+        self._errors.append(error)
+        share = len(self._errors) / self._num_samples
+        refuse_a_broken_world(share, self._config, of="an evaluation", errors=self._errors)
 
 
 def pass_rates(judged: Sequence[Judged]) -> list[float]:

@@ -1,13 +1,24 @@
 """Estimates from counted successes and their uncertainty. Pure functions on numpy, nothing else.
 
-Attempts at one task are not independent of each other: the interval of a mean over tasks resamples tasks
-(`bootstrap_interval`), the interval of one task's or one flat proportion is Wilson's.
+Attempts at one task are not independent of each other: the interval of a mean over tasks is one over tasks, see
+`interval_over_tasks`.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """95 % interval of a mean, and how it was found."""
+
+    low: float
+    high: float
+    method: Literal["wilson", "bootstrap"]
 
 
 def pass_at_k(num_samples: int, num_successes: int, k: int) -> float:
@@ -21,13 +32,6 @@ def pass_at_k(num_samples: int, num_successes: int, k: int) -> float:
             f"allowed: 0 <= num_successes <= num_samples and 1 <= k <= num_samples"
         )
     return 1.0 - math.comb(num_samples - num_successes, k) / math.comb(num_samples, k)
-
-
-def mean_pass_at_k(counts: Sequence[tuple[int, int]], k: int) -> float:
-    """pass@k averaged over tasks, each given as (num_samples, num_successes). Raises `ValueError` without tasks."""
-    if not counts:
-        raise ValueError("counts=[]: allowed: at least one task")
-    return float(np.mean([pass_at_k(n, c, k) for n, c in counts]))
 
 
 def discovery_at_k(first_successes: Sequence[int | None], k: int) -> float:
@@ -87,3 +91,18 @@ def bootstrap_interval(
     means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(num_resamples)]
     low, high = np.quantile(means, [(1 - coverage) / 2, (1 + coverage) / 2])
     return float(low), float(high)
+
+
+def interval_over_tasks(values: Sequence[float]) -> Interval | None:
+    """95 % interval of the mean of one value a task; None for fewer than two tasks, which say nothing about others.
+
+    Values that are all 0 or 1 (one sample a task; pass@k of k samples) are independent successes: Wilson's interval,
+    which keeps a width where all are equal. Other values: `bootstrap_interval`.
+    """
+    if len(values) < 2:
+        return None
+    if all(value in (0.0, 1.0) for value in values):
+        low, high = wilson_interval(round(sum(values)), len(values))
+        return Interval(low=low, high=high, method="wilson")
+    low, high = bootstrap_interval(values)
+    return Interval(low=low, high=high, method="bootstrap")

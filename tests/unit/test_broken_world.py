@@ -14,7 +14,7 @@ from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
 from sdpo.types import FinishReason, GenerationRequest, RolloutHeader, Task, Verdict
 
-CONFIG = RunConfig()
+CONFIG = RunConfig.model_validate({"evaluation": {"samples_per_task": 1}})
 PASSED = Verdict(reward=1.0, success=True, kind="passed")
 BROKEN = Verdict(reward=None, success=False, kind="infrastructure_error", infrastructure_error="the engine is away")
 

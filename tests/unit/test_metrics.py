@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sdpo.metrics import (
     bootstrap_interval,
     discovery_at_k,
+    interval_over_tasks,
     mean_discovery_at_k,
-    mean_pass_at_k,
     pass_at_k,
     truncated_mean_attempts,
     wilson_interval,
@@ -70,12 +70,6 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_success(outcomes: list[bool], 
     assert pass_at_k(len(outcomes), sum(outcomes), k) == pytest.approx(expected, abs=1e-12)
 
 
-def test_mean_pass_at_1_is_the_mean_rate_over_tasks() -> None:
-    assert mean_pass_at_k([(4, 1), (2, 2)], 1) == pytest.approx((0.25 + 1) / 2)
-    with pytest.raises(ValueError, match="at least one task"):
-        mean_pass_at_k([], 1)
-
-
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 5, 1), (4, -1, 1), (4, 1, 0), (4, 1, 5)])
 def test_pass_at_k_refuses_counts_that_do_not_fit(n: int, c: int, k: int) -> None:
     with pytest.raises(ValueError, match=f"num_samples={n}, num_successes={c}, k={k}"):
@@ -115,3 +109,17 @@ def test_bootstrap_is_deterministic_and_needs_values() -> None:
     assert bootstrap_interval([0.5] * 4) == (0.5, 0.5)
     with pytest.raises(ValueError, match="at least one value"):
         bootstrap_interval([])
+
+
+def test_interval_over_tasks_is_wilsons_for_single_samples_and_else_resamples_tasks() -> None:
+    binary = interval_over_tasks([1.0] * 3 + [0.0] * 7)
+    assert binary is not None
+    assert (binary.low, binary.high, binary.method) == (*wilson_interval(3, 10), "wilson")
+    rates = interval_over_tasks([0.0, 0.25, 1.0, 0.5])
+    assert rates is not None
+    assert (rates.low, rates.high, rates.method) == (*bootstrap_interval([0.0, 0.25, 1.0, 0.5]), "bootstrap")
+    none_passed = interval_over_tasks([0.0] * 16)
+    assert none_passed is not None
+    assert none_passed.low == 0.0
+    assert none_passed.high > 0.1
+    assert interval_over_tasks([0.5]) is None
