@@ -26,6 +26,7 @@ from env_workers.sessions import History, Sessions, close
 from env_workers.travel import Luggage, discard, unpack
 from sdpo.config import EnvConfig
 from sdpo.errors import InfrastructureError, SandboxUnavailable
+from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import Task, Verdict
 
@@ -84,6 +85,10 @@ class EnvWorker:
     def counts(self) -> dict[str, int]:
         """Events since the start: see `EnvMetrics.counts`. Starts nothing."""
         return self._metrics.counts
+
+    def memory(self) -> dict[str, int]:
+        """Resident `bytes` of this process and those under it; containers of a Docker engine are not."""
+        return {"bytes": resident_bytes()}
 
     def step(self, attempt: str, task: Task, history: History, reply: Reply) -> Observation | Verdict:
         """The world's answer to the model's turn after `history`; a verdict's `details.judge_s` is what it took.

@@ -25,13 +25,14 @@ from learner.recall import Recaller
 from learner.step import Trainer
 from sdpo.config import EmaTeacher, FrozenTeacher, RunConfig
 from sdpo.errors import InfrastructureError
+from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import Int32, PolicyScores, Rollout, Version
 from sdpo.weights import Stream, StreamTally, WeightBucket, WeightManifest
 
 
 class LearnerRank:
-    """Every method but `address` and `ping` is collective: call it on all ranks, then wait for all of them."""
+    """Every method but `address`, `ping` and `memory` is collective: call it on all ranks, then wait for all."""
 
     _backend: Backend
     _trainer: Trainer
@@ -82,6 +83,13 @@ class LearnerRank:
 
     def ping(self) -> None:
         """Answers: the rank is alive and done with what it was asked before."""
+
+    def memory(self) -> dict[str, int]:
+        """Resident `bytes` of this process; on a GPU also `gpu_bytes`, the most that torch has held there so far."""
+        found = {"bytes": resident_bytes()}
+        if self._device.type == "cuda":
+            found["gpu_bytes"] = torch.cuda.max_memory_allocated(self._device)
+        return found
 
     def train(self, request: TrainRequest, *objects: Rollout | Attached) -> dict[str, float]:
         """The optimizer steps of one rollout batch; `learner.messages.TrainRequest` describes `objects`,
@@ -153,9 +161,9 @@ class LearnerRank:
         """Write this rank's part of a resumable checkpoint. Raises `CheckpointError`, one line."""
         self._backend.save(folder, self._average)
 
-    def export(self, folder: str) -> None:
-        """Write the policy as a Hugging Face folder in the compute dtype."""
-        export_model(folder, self._config.model.path, self._backend.full_tensors(self._dtype), self._dtype)
+    def export(self, folder: str, texts: Mapping[str, str] | None = None) -> None:
+        """Write the policy as a Hugging Face folder in the compute dtype, with `texts` by file name beside it."""
+        export_model(folder, self._config.model.path, self._backend.full_tensors(self._dtype), self._dtype, texts)
 
     def close(self) -> None:
         """Leave the gang."""

@@ -19,6 +19,7 @@ from learner.publish import probe_log_probs
 from learner.scoring import ScoreRequest, ScoringModel, TokenLogProbs, mixed_forward
 from sdpo.config import RunConfig, SdpoObjective, TrustRegionTeacher
 from sdpo.errors import InfrastructureError, WeightSyncError
+from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import HindsightPrompt, Int32, PolicyScores, ReferenceScores, Rollout, TeacherScores, Version
 from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest
@@ -61,6 +62,10 @@ class TeacherWorker:
         self._initial = self._load() if not moves or mixes or config.uses_reference else None
         self._parameters = {} if self._current is None else dict(self._current.hf_model.named_parameters())
         self._version = version
+
+    def memory(self) -> dict[str, int]:
+        """Resident `bytes` of this process."""
+        return {"bytes": resident_bytes()}
 
     def begin_update(self, version: Version) -> None:
         """From here until `finish_update` has succeeded, `score` refuses."""

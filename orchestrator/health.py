@@ -33,14 +33,12 @@ class Watch:
         begun = self._monitor.observe(step, metrics)
         return self._monitor.metrics(), begun
 
-    def sound(self, begun: Sequence[Alarm]) -> None:
-        """Write and print alarms that began."""
+    def write(self, begun: Sequence[Alarm]) -> None:
+        """Write down alarms that began."""
         if not begun:
             return
         with self._file.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(dataclasses.asdict(alarm)) + "\n" for alarm in begun)
-        for alarm in begun:
-            print(f"ALARM {alarm.name} at step {alarm.step}: {alarm.message}", flush=True)
 
     def stop_if_asked(self, begun: Sequence[Alarm]) -> None:
         """Raises `StoppedByAlarm` if an alarm began and the config says stop."""

@@ -51,6 +51,12 @@ class House(Workers):
     def fleets(self) -> list[Fleet]:
         return super().fleets if self.teachers is None else [*super().fleets, self.teachers]
 
+    @property
+    def actors(self) -> list[tuple[str, str, Any]]:
+        """(role, name, handle) of every actor that there is now."""
+        members = [(fleet.role, m.actor_name, m.handle) for fleet in self.fleets for m in fleet.members]
+        return members + [("learner", name, rank) for name, rank in self.gang.ranks.items()]
+
     async def start(self, checkpoint: Path | None, steps_done: int) -> LearnerInfo:
         """Bring everybody up, then give everybody the learner's weights."""
         version = Version(incarnation=self._incarnation, batch=steps_done)

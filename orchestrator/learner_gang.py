@@ -2,7 +2,7 @@
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,10 +146,15 @@ class LearnerGang:
         with self._deaths():
             await self._all("save", self._config.deadlines.checkpoint_s, str(folder))
 
-    async def export(self, folder: Path) -> None:
-        """The policy as a Hugging Face folder."""
+    async def export(self, folder: Path, texts: Mapping[str, str]) -> None:
+        """The policy as a Hugging Face folder, with `texts` by file name beside it."""
         with self._deaths():
-            await self._all("export", self._config.deadlines.checkpoint_s, str(folder))
+            await self._all("export", self._config.deadlines.checkpoint_s, str(folder), dict(texts))
+
+    @property
+    def ranks(self) -> dict[str, Any]:
+        """The ranks' actors by name."""
+        return {f"learner-rank{index}": rank for index, rank in enumerate(self._ranks)}
 
     def kill(self) -> None:
         """End every rank and give the placement back."""

@@ -49,7 +49,7 @@ async def train(
             errors = [a.verdict.infrastructure_error for g in groups for a in g.dropped]
             refuse_a_broken_world(metrics["attempts/dropped_fraction"], config, errors=errors)
             version = Version(incarnation=incarnation, batch=batch + 1)
-            metrics |= await update(house, batch, groups, version) | time_metrics(groups)
+            metrics |= await update(house, batch, groups, version, books.progress) | time_metrics(groups)
             steps_done = batch + 1
             metrics |= await books.evaluate_if_due(steps_done)
             if not stop.is_set():

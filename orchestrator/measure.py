@@ -1,4 +1,7 @@
-"""What a step reports: counts, rewards, hindsight, times, weights. Every name is a path; times carry `_s`."""
+"""What a step reports: counts, rewards, hindsight, times, weights. Every name is a path; times carry `_s`.
+
+docs/metrics.md describes every one of them; a test keeps it whole.
+"""
 
 import math
 import statistics
@@ -8,9 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.evaluation import Judged, pass_rates
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.publish import SyncReport
-from sdpo.metrics import bootstrap_interval
+from sdpo.config import RunConfig
+from sdpo.metrics import interval_over_tasks
 from sdpo.types import FinishReason, HindsightPrompt
 from sdpo.weights import Stream
+
+OF_THE_MACHINE = ("time/", "speed/", "memory/")
+
+
+def is_of_the_machine(name: str) -> bool:
+    """Whether a metric depends on clock or memory, so that two deterministic runs may differ in it."""
+    return name.startswith(OF_THE_MACHINE) or name.endswith("/seconds")
+
+
+def is_evaluated(step: int, config: RunConfig) -> bool:
+    """Whether held-out tasks are measured after so many steps: every `evaluation.every_steps` and after the last."""
+    every = config.evaluation.every_steps
+    due = step == config.steps or (every > 0 and step % every == 0)
+    return due and config.tasks.heldout is not None
 
 
 def batch_metrics(groups: Sequence[Group], *, advantage_is_signal: bool) -> dict[str, float]:
@@ -84,6 +102,19 @@ def time_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return {f"time/slowest_group_{s}_s": max(g.seconds.get(s, 0.0) for g in groups) for s in stages}
 
 
+def speed_metrics(groups: Sequence[Group], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Tokens a second. Generated: those that the model wrote, by the time from the batch's start to its last group.
+    Trained: those that went through the learner, prompts included, by `time/train_s`."""
+    found = {}
+    generated = _response_tokens(a for g in groups for a in (*g.attempts, *g.dropped))
+    longest_s = max((g.seconds.get("group", 0.0) for g in groups), default=0.0)
+    if generated and longest_s > 0:
+        found["speed/generated_tokens_per_s"] = generated / longest_s
+    if metrics.get("train/tokens") and metrics.get("time/train_s"):
+        found["speed/trained_tokens_per_s"] = metrics["train/tokens"] / metrics["time/train_s"]
+    return found
+
+
 def sync_metrics(reports: Mapping[Stream, SyncReport]) -> dict[str, float]:
     """Of the publications of one step."""
     metrics = {}
@@ -95,13 +126,13 @@ def sync_metrics(reports: Mapping[Stream, SyncReport]) -> dict[str, float]:
 
 
 def heldout_metrics(judged: Sequence[Judged], prefix: str) -> dict[str, float]:
-    """pass@1 with its 95 % interval over tasks, and the mean response length of an evaluation."""
+    """pass@1 with its 95 % interval over tasks (nan for fewer than two), and the mean response length."""
     rates = pass_rates(judged)
-    low, high = bootstrap_interval(rates) if rates else (math.nan, math.nan)
+    interval = interval_over_tasks(rates)
     return {
         f"{prefix}/pass@1": statistics.fmean(rates) if rates else math.nan,
-        f"{prefix}/pass@1_low": low,
-        f"{prefix}/pass@1_high": high,
+        f"{prefix}/pass@1_low": math.nan if interval is None else interval.low,
+        f"{prefix}/pass@1_high": math.nan if interval is None else interval.high,
         f"{prefix}/samples": float(len(judged)),
         f"{prefix}/response_tokens": _mean(j.header.num_model_tokens for j in judged) if judged else math.nan,
     }

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.attempts import Attempts
 from orchestrator.fleet import Fleet
 from orchestrator.group import AttemptRecord, Group
+from orchestrator.progress import NOBODY, Progress
 from orchestrator.rollouts import Sampler
 from orchestrator.scoring import GroupScorer
 from sdpo.advantages import group_relative_advantages
@@ -23,9 +24,15 @@ class GroupPipeline:
     """Runs one group at a time per call; any number of calls may be in flight."""
 
     def __init__(
-        self, config: RunConfig, tokenizer: ChatTokenizer, sampler: Sampler, envs: Fleet, scorer: GroupScorer | None
+        self,
+        config: RunConfig,
+        tokenizer: ChatTokenizer,
+        sampler: Sampler,
+        envs: Fleet,
+        scorer: GroupScorer | None,
+        progress: Progress = NOBODY,
     ) -> None:
-        self._config, self._tokenizer = config, tokenizer
+        self._config, self._tokenizer, self._progress = config, tokenizer, progress
         self.sampler, self._scorer = sampler, scorer
         self._attempts = Attempts(config, tokenizer, sampler, envs)
 
@@ -46,6 +53,8 @@ class GroupPipeline:
             self._look_back(group)
         if self._scorer is not None:
             await self._scorer.on_verdicts(group, version)
+            if not self._config.scores_after_recall:
+                self._progress.add("score", step)
         group.seconds["group"] = time.monotonic() - started
         return group
 
@@ -55,7 +64,9 @@ class GroupPipeline:
         request = training_request(config, self._tokenizer, step, task)
 
         async def finish(header: Any, rollout: Any) -> AttemptRecord:
+            self._progress.add("generate", step)
             played = await self._attempts.play(f"train-{step}", task, request, header, rollout)
+            self._progress.add("judge", step)
             return AttemptRecord(header=played.header, rollout=played.rollout, verdict=played.verdict)
 
         async with asyncio.TaskGroup() as judging:

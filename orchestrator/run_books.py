@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: metrics, samples, checkpoints, held-out results, and lines for a person."""
+"""What a run writes down while it goes: metrics, samples, checkpoints, held-out results; progress is told of them."""
 
 import asyncio
 import math
@@ -11,9 +11,13 @@ from orchestrator.evaluation import Evaluator, Judged
 from orchestrator.group import Group
 from orchestrator.health import Watch
 from orchestrator.house import House
-from orchestrator.measure import heldout_metrics
+from orchestrator.measure import heldout_metrics, is_evaluated, speed_metrics
+from orchestrator.memory import MemoryGauge
 from orchestrator.metrics_log import MetricsLog
+from orchestrator.model_card import CARD, Exported, model_card
+from orchestrator.progress import Progress
 from orchestrator.run_dir import RunDir
+from orchestrator.run_view import RunView
 from orchestrator.samples import record_samples
 from orchestrator.waits import within
 from sdpo.config import RunConfig
@@ -33,28 +37,31 @@ class RunBooks:
         heldout: Sequence[Task],
         tokenizer: Any,
         saved_steps: int | None,
+        progress: Progress,
     ) -> None:
         """`saved_steps`: steps of the checkpoint that the run goes on from; None without one."""
         self._config, self._run_dir, self._house, self._log = config, run_dir, house, log
         self._evaluator, self._heldout, self._tokenizer = evaluator, heldout, tokenizer
+        self.progress = progress
+        self._memory = MemoryGauge(house)
         self._watch = Watch(config.health, run_dir.path)
         self._checkpointed_steps = saved_steps
         self._measured: tuple[int, float] | None = None
 
     async def before_training(self) -> None:
         """Measure the base model: held-out pass@1, and how many failures it repairs when shown its feedback."""
+        self._memory.ask()
         judged, metrics = await self._evaluate()
         if judged and self._config.evaluation.measure_repair:
+            self.progress.enter("evaluate", sum(not j.verdict.success for j in judged))
             metrics |= heldout_metrics(await self._evaluator.repair(judged), "repair")
         metrics |= self._watch.observe(0, metrics)[0]
         self._log.write(0, metrics)
-        _say(0, self._config.steps, metrics)
+        self.progress.step_done(0, metrics)
 
     async def evaluate_if_due(self, steps: int) -> dict[str, float]:
         """Held-out metrics after every `evaluation.every_steps` steps and after the last one."""
-        every = self._config.evaluation.every_steps
-        due = steps == self._config.steps or (every > 0 and steps % every == 0)
-        metrics = (await self._evaluate())[1] if due else {}
+        metrics = (await self._evaluate())[1] if is_evaluated(steps, self._config) else {}
         pass_at_1 = metrics.get("heldout/pass@1", math.nan)
         if math.isfinite(pass_at_1):
             self._measured = steps, pass_at_1
@@ -66,14 +73,22 @@ class RunBooks:
         In this order: what a checkpoint holds is in the books, and what the books hold beyond it is done again.
         Raises `StoppedByAlarm` where the config asks for it.
         """
+        self.progress.enter("save")
+        self._memory.ask()
+        metrics = {**metrics, **speed_metrics(groups, metrics)}
         if self._config.record.samples_per_step:
+            started = time.monotonic()
             file = self._run_dir.path / "samples" / f"step-{steps:06d}.jsonl"
             limit, timeout_s = self._config.record.samples_per_step, self._config.deadlines.checkpoint_s
             await asyncio.to_thread(record_samples, file, groups, limit, self._tokenizer, timeout_s)
+            metrics["time/record_samples_s"] = time.monotonic() - started
+        metrics |= self._memory.figures()
         health, begun = self._watch.observe(steps, metrics)
         self._log.write(steps, {**metrics, **health})
-        _say(steps, self._config.steps, metrics)
-        self._watch.sound(begun)
+        self.progress.step_done(steps, metrics)
+        self._watch.write(begun)
+        for alarm in begun:
+            self.progress.say(f"ALARM {alarm.name} at step {alarm.step}: {alarm.message}")
         if begun or self._is_due(steps):
             await self.checkpoint(steps)
         self._watch.stop_if_asked(begun)
@@ -93,10 +108,12 @@ class RunBooks:
         self._checkpointed_steps = steps
 
     async def export(self) -> Path:
-        """The policy in Hugging Face format, in `model/`."""
-        folder = self._run_dir.path / "model"
-        await self._house.gang.export(folder)
-        return folder
+        """The policy in Hugging Face format and its card, in `model/`; a checkpoint of these steps was made before."""
+        path, model = self._run_dir.path, self._config.model
+        exported = Exported(steps=self._checkpointed_steps or 0, base=Path(model.path), dtype=model.dtype)
+        card = model_card(RunView(path), exported)
+        await self._house.gang.export(path / "model", {CARD: card})
+        return path / "model"
 
     def _is_due(self, steps: int) -> bool:
         """Whether the config wants a checkpoint; one that is measured may be the best so far."""
@@ -112,6 +129,7 @@ class RunBooks:
         if not self._heldout:
             return [], {}
         started = time.monotonic()
+        self.progress.enter("evaluate", len(self._heldout) * self._config.evaluation.samples_per_task)
         judged = await within(
             self._evaluator.evaluate(self._heldout),
             actor="evaluation",
@@ -120,18 +138,3 @@ class RunBooks:
         )
         metrics = heldout_metrics(judged, "heldout")
         return judged, metrics | {"time/evaluate_s": time.monotonic() - started}
-
-
-def _say(step: int, steps: int, metrics: Mapping[str, float]) -> None:
-    shown = (
-        ("reward", "rollout/reward", "{:.3f}"),
-        ("loss", "train/loss", "{:.4f}"),
-        ("gap", "train/teacher_gap", "{:+.3f}"),
-        ("grad", "train/grad_norm", "{:.2f}"),
-        ("tokens", "rollout/response_tokens", "{:.0f}"),
-        ("held-out pass@1", "heldout/pass@1", "{:.3f}"),
-        ("repaired by feedback", "repair/pass@1", "{:.3f}"),
-        ("s", "time/step_s", "{:.1f}"),
-    )
-    parts = [f"{name} {form.format(metrics[key])}" for name, key, form in shown if key in metrics]
-    print(f"step {step}/{steps}  " + "  ".join(parts), flush=True)

@@ -10,13 +10,15 @@ from typing import Any
 from env_workers.travel import sweep
 from learner.messages import LearnerInfo
 from orchestrator.evaluation import Evaluator
+from orchestrator.facts import start_facts
 from orchestrator.failures import one_line, root_cause
 from orchestrator.files import is_full
 from orchestrator.house import House
 from orchestrator.inputs import Inputs
 from orchestrator.loop import train
-from orchestrator.metrics_log import MetricsLog
+from orchestrator.metrics_log import MetricsLog, read_metrics
 from orchestrator.pipeline import GroupPipeline
+from orchestrator.progress import Progress, open_progress
 from orchestrator.ray_session import ray_session
 from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
@@ -31,12 +33,13 @@ class Stop:
 
     event: asyncio.Event
     main: "asyncio.Task[Any]"
+    progress: Progress
 
     def ask(self) -> None:
         if self.event.is_set():
             self.main.cancel()
         else:
-            print("stopping: the step is finished and a checkpoint written first; once more to end now", flush=True)
+            self.progress.say("stopping: the step is finished and a checkpoint written first; once more to end now")
             self.event.set()
 
 
@@ -51,9 +54,9 @@ def run(config: RunConfig) -> Path:
     inputs = Inputs.load(config)
     run_dir.check_inputs(inputs.digests)
     try:
-        run_dir.open(inputs.digests)
-        with ray_session(config):
-            asyncio.run(_supervise(config, inputs, run_dir))
+        run_dir.open(inputs.digests, start_facts(inputs.facts))
+        with open_progress(config) as progress, ray_session(config):
+            asyncio.run(_supervise(config, inputs, run_dir, progress))
     except Exception as error:
         if is_full(error):
             raise _disk_full(run_dir) from error
@@ -70,16 +73,16 @@ def _disk_full(run_dir: RunDir) -> DiskFull:
     return DiskFull(f"{run_dir.path}: no space left on the disk; {kept}; make room and run it again to go on")
 
 
-async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir) -> None:
+async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir, progress: Progress) -> None:
     """Run incarnations until one ends well. A dead learner is a resume; anything else ends the run."""
     main = asyncio.current_task()
     assert main is not None
-    stop = Stop(asyncio.Event(), main)
+    stop = Stop(asyncio.Event(), main, progress)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.ask)
     for restart in range(config.max_learner_restarts + 1):
         try:
-            await _run_incarnation(config, inputs, run_dir, stop.event)
+            await _run_incarnation(config, inputs, run_dir, stop.event, progress)
             return
         except asyncio.CancelledError:
             raise RunInterrupted("stopped at once; run it again to go on from the newest checkpoint") from None
@@ -87,15 +90,18 @@ async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir) -> None
             error = root_cause(group)
             if not isinstance(error, LearnerDied) or restart == config.max_learner_restarts:
                 raise error from group
-            print(f"{one_line(error)}; going on from the newest checkpoint", flush=True)
+            progress.say(f"{one_line(error)}; going on from the newest checkpoint")
 
 
-async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: asyncio.Event) -> None:
+async def _run_incarnation(
+    config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: asyncio.Event, progress: Progress
+) -> None:
     """From the newest checkpoint, or from the start, to the end, with one set of actors."""
     newest = run_dir.checkpoints.newest()
     checkpoint, steps_done = newest if newest is not None else (None, 0)
     incarnation = run_dir.next_incarnation()
     metrics_log = MetricsLog(run_dir.path, resumed_steps=steps_done, tensorboard=config.record.tensorboard)
+    progress.begin(steps_done, read_metrics(run_dir.path / "metrics.jsonl"))
     started = time.monotonic()
     async with asyncio.TaskGroup() as background:
         house = House(
@@ -103,13 +109,17 @@ async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, s
         )
         try:
             info = await house.start(checkpoint, steps_done)
-            print(_who_is_up(house, info, time.monotonic() - started), flush=True)
-            evaluator = Evaluator(config, inputs.tokenizer, house.sampler, house.envs)
+            progress.say(_who_is_up(house, info, time.monotonic() - started))
+            evaluator = Evaluator(
+                config, inputs.tokenizer, house.sampler, house.envs, on_judged=lambda _: progress.add("evaluate")
+            )
             saved = None if checkpoint is None else steps_done
-            books = RunBooks(config, run_dir, house, metrics_log, evaluator, inputs.heldout, inputs.tokenizer, saved)
+            books = RunBooks(
+                config, run_dir, house, metrics_log, evaluator, inputs.heldout, inputs.tokenizer, saved, progress
+            )
             if steps_done == 0:
                 await books.before_training()
-            pipeline = GroupPipeline(config, inputs.tokenizer, house.sampler, house.envs, house.scorer)
+            pipeline = GroupPipeline(config, inputs.tokenizer, house.sampler, house.envs, house.scorer, progress)
             steps_done = await train(
                 house, pipeline, inputs.source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
             )

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.house import House
 from orchestrator.measure import sync_metrics
+from orchestrator.progress import NOBODY, Progress
 from sdpo.types import Version
 
 
-async def update(house: House, batch: int, groups: Sequence[Group], version: Version) -> dict[str, float]:
+async def update(
+    house: House, batch: int, groups: Sequence[Group], version: Version, progress: Progress = NOBODY
+) -> dict[str, float]:
     """Train on `groups`, which are in the order of the batch, and publish the result as `version`."""
     config = house.config
     trained = [group.trained(config.trains_on_unscored) for group in groups]
@@ -19,15 +22,17 @@ async def update(house: House, batch: int, groups: Sequence[Group], version: Ver
     if attempts and config.needs_old_policy:
         metrics["time/recall_s"] = await _recall(house, attempts)
     if attempts and config.scores_after_recall:
-        metrics["time/score_s"] = await _score(house, groups)
+        metrics["time/score_s"] = await _score(house, batch, groups, progress)
     async with house.publisher.lock:
         started = time.monotonic()
+        progress.enter("train")
         if attempts:
             measured = await house.gang.train(batch, trained)
             metrics |= {f"train/{name}": value for name, value in measured.items()}
         metrics["time/train_s"] = time.monotonic() - started
         await house.gang.update_teacher()
         metrics["time/update_teacher_s"] = time.monotonic() - started - metrics["time/train_s"]
+        progress.enter("publish")
         return metrics | sync_metrics(await house.sync(version))
 
 
@@ -41,11 +46,16 @@ async def _recall(house: House, attempts: Sequence[AttemptRecord]) -> float:
     return time.monotonic() - started
 
 
-async def _score(house: House, groups: Sequence[Group]) -> float:
+async def _score(house: House, batch: int, groups: Sequence[Group], progress: Progress) -> float:
     """Have all groups scored. The lock is free: a teacher that dies here needs it to come back. Returns seconds."""
     started, scorer = time.monotonic(), house.scorer
     assert scorer is not None
+
+    async def score(group: Group) -> None:
+        await scorer.score(group, house.teacher_version)
+        progress.add("score", batch)
+
     async with asyncio.TaskGroup() as scoring:
         for group in groups:
-            scoring.create_task(scorer.score(group, house.teacher_version))
+            scoring.create_task(score(group))
     return time.monotonic() - started

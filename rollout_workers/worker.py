@@ -25,6 +25,7 @@ from rollout_workers.loop_thread import LoopThread
 from rollout_workers.turns import joined, turn_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError, PromptTooLong, StageTimeout, WeightSyncError
+from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import GenerationRequest, Rollout, RolloutHeader, SamplingParams, TurnRequest, Version
 from sdpo.weights import WeightAudit, WeightBucket, WeightManifest
@@ -200,6 +201,11 @@ class RolloutWorker:
             "running": self._num_running,
             "failure": "" if self._state in (State.SERVING, State.UPDATING) else self._failure,
         }
+
+    @_grouped("health")
+    async def memory(self) -> dict[str, int]:
+        """Resident `bytes` of this process and the engine's."""
+        return {"bytes": await asyncio.to_thread(resident_bytes)}
 
     @_grouped("control")
     async def close(self) -> None:

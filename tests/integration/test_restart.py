@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.measure import is_of_the_machine
 from orchestrator.metrics_log import read_metrics
 from rollout_workers.guardian import segments_of
 from tests.run_fixtures import RUN_FILE, actors, command, descendants, finished, gone, small, started, wait_for_steps
@@ -33,9 +34,9 @@ def deterministic(folder: Path, name: str, **changes: Any) -> list[str]:
 
 
 def what_counts(run_dir: Path) -> tuple[list[dict[str, Any]], str]:
-    """Every metric of every step but what a clock says, as exact floats; and the final weights' SHA-256."""
+    """Every metric of every step but what hangs on clock or memory, as exact floats; and the final weights' SHA-256."""
     records = [
-        {key: value for key, value in record.items() if not key.startswith("time/") and not key.endswith("/seconds")}
+        {key: value for key, value in record.items() if not is_of_the_machine(key)}
         for record in read_metrics(run_dir / "metrics.jsonl")
     ]
     return records, hashlib.sha256((run_dir / "model/model.safetensors").read_bytes()).hexdigest()

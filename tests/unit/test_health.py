@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import orchestrator.train
 from orchestrator.cli import main
 from orchestrator.measure import batch_metrics
 from orchestrator.metrics_log import MetricsLog, read_metrics
+from orchestrator.progress import Lines
 from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
 from sdpo.config import HealthConfig, RunConfig
@@ -201,6 +203,7 @@ class FakeHouse:
 
     def __init__(self) -> None:
         self.gang, self.saves = self, 0
+        self.actors: list[Any] = []
 
     async def save(self, folder: Path, *_: Any, **__: Any) -> None:
         self.saves += 1
@@ -215,7 +218,8 @@ def books_of(folder: Path, steps_done: int = 0, **health: Any) -> tuple[RunBooks
     log = MetricsLog(run_dir.path, resumed_steps=steps_done, tensorboard=False)
     house: Any = FakeHouse()
     nobody: Any = None
-    return RunBooks(config, run_dir, house, log, nobody, [], nobody, steps_done or None), house
+    lines = Lines(config, sys.stdout)
+    return RunBooks(config, run_dir, house, log, nobody, [], nobody, steps_done or None, lines), house
 
 
 def keep(books: RunBooks, steps: range, step: Callable[[int], Metrics]) -> None:

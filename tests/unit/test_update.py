@@ -13,6 +13,7 @@ import orchestrator.loop
 from learner.messages import RecallRequest, TrainRequest
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.learner_gang import LearnerGang
+from orchestrator.progress import NOBODY
 from orchestrator.scoring import GroupScorer
 from orchestrator.update import update
 from sdpo.config import RunConfig
@@ -258,7 +259,7 @@ def test_the_learner_gets_the_groups_in_the_order_of_the_batch(monkeypatch: pyte
     """However long each of them took: what is summed in another order is another run."""
     seen: list[list[int]] = []
 
-    async def updated(house: Any, batch: int, groups: Sequence[Group], version: Version) -> dict[str, float]:
+    async def updated(house: Any, batch: int, groups: Sequence[Group], *_: Any) -> dict[str, float]:
         seen.append([g.index for g in groups])
         return {}
 
@@ -275,7 +276,7 @@ def test_the_learner_gets_the_groups_in_the_order_of_the_batch(monkeypatch: pyte
     monkeypatch.setattr(orchestrator.loop, "update", updated)
     envs = SimpleNamespace(figures=nothing)
     house = SimpleNamespace(config=config_of(steps=2, batch={"tasks": 4}), teacher_version=VERSION, envs=envs)
-    books = SimpleNamespace(evaluate_if_due=nothing, record=nothing)
+    books = SimpleNamespace(evaluate_if_due=nothing, record=nothing, progress=NOBODY)
     tasks: Any = SimpleNamespace(batch=lambda step: [group(i, []).task for i in range(4)])
     loop: Any = orchestrator.loop.train
     done = asyncio.run(

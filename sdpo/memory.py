@@ -1,0 +1,19 @@
+"""How much memory a process holds."""
+
+import psutil
+
+
+def resident_bytes(*, children: bool = True) -> int:
+    """Resident set of this process and, with `children`, of every process under it (an engine, sandboxes).
+
+    Pages that several processes share count in each of them. Their share alone (PSS) costs the kernel a walk over all
+    pages, 50 to 400 ms for an engine, and stops it meanwhile; this costs a few milliseconds.
+    """
+    me = psutil.Process()
+    total = 0
+    for process in [me, *(me.children(recursive=True) if children else [])]:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:  # it ended meanwhile
+            continue
+    return total
