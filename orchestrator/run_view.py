@@ -6,10 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checkpoints import Kept, kept_checkpoints
 from orchestrator.metrics_log import read_metrics
+from orchestrator.sample_form import FORM
 from sdpo.config import RunConfig
 from sdpo.config.load import load_run_config
 from sdpo.errors import ConfigError
+from sdpo.show import show
 
 
 class RunView:
@@ -40,6 +43,26 @@ class RunView:
         """Every alarm that began: name, step, message and more (see `sdpo.health.Alarm`)."""
         return read_metrics(self.path / "alarms.jsonl")
 
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """SHA-256 of both task sets and of `env.code`; nothing where an older version wrote the directory."""
+        return self._json("inputs.json")
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Of the last start (see `orchestrator.facts`); nothing where an older version wrote the directory."""
+        return self._json("facts.json")
+
+    @property
+    def checkpoints(self) -> list[Kept]:
+        """The complete checkpoints that lie there now, the oldest first."""
+        return kept_checkpoints(self.path / "checkpoints")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return found
+
     def series(self, metric: str) -> list[tuple[int, float]]:
         """(step, value) of the steps that have the metric."""
         return [(r["step"], float(r[metric])) for r in self.metrics if r.get(metric) is not None]
@@ -51,11 +74,21 @@ class RunView:
         return sorted(int(file.stem.removeprefix("step-")) for file in files)
 
     def samples(self, step: int) -> Iterator[dict[str, Any]]:
-        """The recorded attempts of one step (see `orchestrator.samples`). Raises `ConfigError` if there are none."""
+        """The recorded attempts of one step (see `orchestrator.sample_form`).
+
+        Raises `ConfigError` if there are none, or if they are of another form than this version reads.
+        """
         file = self.path / "samples" / f"step-{step:06d}.jsonl"
         if not file.is_file():
             steps = self.sampled_steps
             allowed = f"a step from {steps[0]} to {steps[-1]} that was recorded" if steps else "none was recorded"
             raise ConfigError(f"step={step}: {self.path} holds no samples of it; allowed: {allowed}")
         with file.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+            for line in lines:
+                sample = json.loads(line)
+                if sample.get("form") != FORM:
+                    raise ConfigError(
+                        f"{file}: form={show(sample.get('form'))} of recorded samples; allowed: {FORM} (they are of "
+                        f"another version of sdpo; read them with that one)"
+                    )
+                yield sample

@@ -1,4 +1,4 @@
-"""What became of single attempts, for people to read: one JSON object an attempt."""
+"""What became of single attempts, for people to read: one line an attempt, as `orchestrator.sample_form` says."""
 
 import itertools
 import json
@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from orchestrator.files import write_atomically
 from orchestrator.group import AttemptRecord, Group
-from sdpo.types import Float32, PolicyScores, Rollout, TeacherScores
+from orchestrator.sample_form import FORM
+from orchestrator.token_pieces import token_pieces
+from sdpo.types import Float32, HindsightPrompt, PolicyScores, Rollout, TeacherScores
 
 
 def record_samples(file: Path, groups: Sequence[Group], limit: int, tokenizer: Any, timeout_s: float) -> None:
@@ -25,8 +28,11 @@ def record_samples(file: Path, groups: Sequence[Group], limit: int, tokenizer: A
 
 def _describe(group: Group, attempt: AttemptRecord, tokenizer: Any, timeout_s: float) -> dict[str, Any]:
     rollout: Rollout = ray.get(attempt.rollout, timeout=timeout_s)
-    described = {
-        "step": group.step,
+    token_ids, by_model = rollout.response_ids.tolist(), rollout.model_mask
+    engine = _engine_log_probs(rollout)
+    return {
+        "form": FORM,
+        "step": group.step + 1,
         "task": group.task.id,
         "sample": attempt.header.sample_index,
         "messages": [{"role": m.role, "content": m.content} for m in group.task.messages],
@@ -41,39 +47,57 @@ def _describe(group: Group, attempt: AttemptRecord, tokenizer: Any, timeout_s: f
         },
         "feedback": attempt.verdict.feedback,
         "advantage": attempt.advantage,
-        "tokens": [tokenizer.decode([token]) for token in rollout.response_ids.tolist()],
-        "authors": [s.author for s in rollout.segments for _ in s.token_ids],
-        "log_p": [_rounded(s.log_probs) for s in rollout.segments],
+        "token_ids": token_ids,
+        "tokens": token_pieces(token_ids, lambda ids: _decode(tokenizer, ids)),
+        "authors": ["model" if m else "environment" for m in by_model],
+        "log_p": _rounded(engine, by_model),
+        "hindsight": None if attempt.hindsight is None else _hindsight(group, attempt.hindsight, tokenizer),
+        "teacher": None if attempt.scores is None else _teacher(attempt, engine, by_model, timeout_s),
     }
-    if attempt.hindsight is not None:
-        described["hindsight"] = {
-            "prompt": tokenizer.decode(attempt.hindsight.token_ids.tolist()),
-            "demo_from": attempt.hindsight.demo_from,
-            "used_feedback": attempt.hindsight.used_feedback,
-            "demo_chars_cut": attempt.hindsight.num_demo_chars_cut,
-            "feedback_chars_cut": attempt.hindsight.num_feedback_chars_cut,
-            "attempt_chars_cut": attempt.hindsight.num_attempt_chars_cut,
-        }
-    if attempt.scores is not None:
-        scores: TeacherScores = ray.get(attempt.scores, timeout=timeout_s)
-        described["teacher_version"] = str(scores.version)
-        described["log_q"] = _rounded(scores.sampled_log_probs)
-        described["teacher_entropy"] = _rounded(scores.entropy)
-        described["credit"] = _rounded(scores.sampled_log_probs - _student_log_probs(attempt, rollout, timeout_s))
-    return described
 
 
-def _student_log_probs(attempt: AttemptRecord, rollout: Rollout, timeout_s: float) -> Float32:
-    """float32 [T]: the learner's before the batch's first step where it was asked, else the engine's.
+def _hindsight(group: Group, hindsight: HindsightPrompt, tokenizer: Any) -> dict[str, Any]:
+    texts = {a.header.sample_index: a.header.text for a in group.attempts}
+    demo = hindsight.demo_from
+    return {
+        "prompt": _decode(tokenizer, hindsight.token_ids.tolist()),
+        "shown": hindsight.mask,
+        "demo": None if demo is None else {"sample": demo, "text": texts[demo]},
+        "used_feedback": hindsight.used_feedback,
+        "demo_chars_cut": hindsight.num_demo_chars_cut,
+        "feedback_chars_cut": hindsight.num_feedback_chars_cut,
+        "attempt_chars_cut": hindsight.num_attempt_chars_cut,
+    }
 
-    0 where the environment wrote and nobody asked the learner.
-    """
+
+def _teacher(attempt: AttemptRecord, engine: Float32, by_model: NDArray[np.bool_], timeout_s: float) -> dict[str, Any]:
+    scores: TeacherScores = ray.get(attempt.scores, timeout=timeout_s)
+    student = engine
     if attempt.policy is not None:
         policy: PolicyScores = ray.get(attempt.policy, timeout=timeout_s)
-        return policy.sampled_log_probs
+        student = policy.sampled_log_probs
+    return {
+        "version": str(scores.version),
+        "log_p": _rounded(student, by_model),
+        "log_q": _rounded(scores.sampled_log_probs, by_model),
+        "entropy": _rounded(scores.entropy, by_model),
+        "credit": _rounded(scores.sampled_log_probs - student, by_model),
+    }
+
+
+def _engine_log_probs(rollout: Rollout) -> Float32:
+    """float32 [T]; 0 where the environment wrote."""
     parts = [np.zeros(len(s.token_ids), np.float32) if s.log_probs is None else s.log_probs for s in rollout.segments]
     return np.concatenate(parts)
 
 
-def _rounded(values: Any) -> list[float] | None:
-    return None if values is None else [round(float(v), 5) for v in values]
+def _rounded(values: Float32, kept: NDArray[np.bool_]) -> list[float | None]:
+    """One a token, None where it is not kept."""
+    pairs = zip(values.tolist(), kept.tolist(), strict=True)
+    return [round(value, 5) if keep else None for value, keep in pairs]
+
+
+def _decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """With special tokens and with every space: what the model saw."""
+    text: str = tokenizer.decode(token_ids, clean_up_tokenization_spaces=False)
+    return text

@@ -49,10 +49,10 @@ def test_students_support_in_mini_batches_with_a_trust_region_and_an_anchor(tmp_
     num_in_turns = 0
     for step in (1, 2):
         lines = (tmp_path / f"run/samples/step-{step:06d}.jsonl").read_text().splitlines()
-        samples = [sample for sample in map(json.loads, lines) if "credit" in sample]
+        samples = [sample for sample in map(json.loads, lines) if sample["teacher"] is not None]
         assert len(samples) == records[step]["attempts/trained"]
         for sample in samples:
-            assert sample["teacher_version"] == f"1.{step - 1}", "of the first incarnation, after so many batches"
+            assert sample["teacher"]["version"] == f"1.{step - 1}", "of the first incarnation, after so many batches"
             check_authors_and_log_probs(sample)
         in_turns = [sample for sample in samples if sample["authors"].count("environment")]
         assert all("Write the whole program again, corrected.\n\n[assistant]\n" in s["response"] for s in in_turns)
@@ -77,10 +77,14 @@ def check_authors_and_log_probs(sample: dict[str, Any]) -> None:
             text = "".join(tokens)
             assert text.startswith("\n<|im_start|>user\n")
             assert text.endswith("Write the whole program again, corrected.<|im_end|>\n<|im_start|>assistant\n")
-    engine = [p for turn in sample["log_p"] if turn is not None for p in turn]
-    rows = zip(sample["authors"], sample["log_q"], sample["credit"], strict=True)
-    learner = [q - credit for author, q, credit in rows if author == "model"]
-    assert learner == pytest.approx(engine, abs=1e-3)
+    teacher = sample["teacher"]
+    rows = list(
+        zip(sample["authors"], sample["log_p"], teacher["log_p"], teacher["log_q"], teacher["credit"], strict=True)
+    )
+    assert all((author == "model") == (value is not None) for author, *values in rows for value in values)
+    for engine, learner, log_q, credit in (values for author, *values in rows if author == "model"):
+        assert learner == pytest.approx(engine, abs=1e-3)
+        assert credit == pytest.approx(log_q - learner, abs=2e-5)
 
 
 def test_grpo_in_mini_batches_with_an_anchor(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
         assert (tmp_path / "run" / name).exists(), name
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     sample = json.loads((tmp_path / "run/samples/step-000001.jsonl").read_text().splitlines()[0])
-    assert len(sample["tokens"]) == len(sample["credit"]) == len(sample["log_q"])
+    assert len(sample["tokens"]) == len(sample["token_ids"]) == len(sample["teacher"]["credit"]) > 1
     assert sample["hindsight"]["prompt"]
 
 

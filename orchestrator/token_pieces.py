@@ -1,0 +1,42 @@
+"""The text of single tokens, so that together they are the text of all."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+_UNFINISHED = "\ufffd"
+_MOST_WAITING = 8
+"""Tokens after which no character is unfinished any more: one has at most 4 bytes."""
+
+
+def token_pieces(token_ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[str]:
+    """One text a token; joined they are `decode(token_ids)`.
+
+    A character whose bytes are spread over tokens stands with the token of its first byte; a token that only goes on
+    with it has the empty text. Bytes that are no UTF-8 are U+FFFD, each with its own token.
+    """
+    whole = decode(token_ids)
+    alone = {token: decode([token]) for token in set(token_ids)}
+    pieces = [alone[token] for token in token_ids]
+    if "".join(pieces) == whole:
+        return pieces
+    ends = _ends(token_ids, decode, len(whole))
+    return [whole[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _ends(token_ids: Sequence[int], decode: Callable[[Sequence[int]], str], num_chars: int) -> list[int]:
+    """Characters that have begun by the end of every token; the last is `num_chars`.
+
+    Decodes a window that begins at a token where no character was unfinished, one such token before the last one.
+    """
+    ends: list[int] = []
+    start, settled, chars_before, chars_settled = 0, 0, 0, 0
+    for i in range(len(token_ids)):
+        text = decode(token_ids[start : i + 1])
+        ends.append(chars_settled + len(text) - chars_before)
+        if not text.endswith(_UNFINISHED) or i + 1 - settled >= _MOST_WAITING:
+            start, settled, chars_settled = settled, i + 1, ends[-1]
+            chars_before = len(decode(token_ids[start:settled]))
+    least = num_chars
+    for i in reversed(range(len(ends))):
+        least = ends[i] = min(ends[i], least) if i < len(ends) - 1 else num_chars
+    return ends
