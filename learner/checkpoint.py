@@ -82,6 +82,20 @@ def verify(folder: str, backend: str) -> int:
     return world_size
 
 
+def verify_alone(folder: str) -> tuple[int, str]:
+    """(how many ranks saved it, the backend that wrote it), after every file was checked by one process that is no
+    rank. Raises `CheckpointError`, one line.
+    """
+    try:
+        world_size, backend, digests = _read_digests(Path(folder))
+        for name, digest in sorted(digests.items()):
+            if _digest(Path(folder) / name) != digest:
+                raise CheckpointError(f"checkpoint {folder}: {name} is damaged (its SHA-256 is not the recorded one)")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {folder}: a part is missing or damaged: {one_line(error)}") from None
+    return world_size, backend
+
+
 def one_line(error: BaseException) -> str:
     """The error's text on one line of bounded length."""
     return " ".join(str(error).split())[:300]

@@ -1,9 +1,14 @@
-"""The policy as a Hugging Face folder that transformers and vLLM load: safetensors, config and tokenizer."""
+"""The policy as a Hugging Face folder that transformers and vLLM load: safetensors, config, tokenizer, card.
+
+A folder is written beside its place and renamed: it is there whole or not at all.
+"""
 
 import json
 import os
 import shutil
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,30 +17,81 @@ from safetensors.torch import save_file
 
 SHARD_BYTES = 2**30
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
+Tensors = Iterable[tuple[str, torch.Tensor]]
 
 
 def export_model(
     folder: str,
     source: str,
-    tensors: Iterable[tuple[str, torch.Tensor]],
+    tensors: Tensors,
     dtype: torch.dtype,
+    texts: Mapping[str, str] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write whole `tensors`, which are in `dtype`, to `folder`; config and tokenizer files are copied from `source`. A
-    collective; rank 0 writes.
+    """`write_model` where `tensors` is a collective: every rank goes through them, rank 0 writes in place of what was
+    in `folder`.
+    """
+    if dist.get_rank() == 0:
+        write_model(Path(folder), Path(source), tensors, dtype, texts or {}, shard_bytes)
+    else:
+        for _ in tensors:
+            pass
+    dist.barrier()
+
+
+def write_model(
+    folder: Path,
+    source: Path,
+    tensors: Tensors,
+    dtype: torch.dtype,
+    texts: Mapping[str, str],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write whole `tensors`, which are in `dtype`, to `folder`; config and tokenizer files are copied from `source`,
+    then `texts` (by file name) are written. What was in `folder` before is gone afterwards.
 
     Holds at most `shard_bytes` of weights (or one larger tensor) at a time.
     """
-    writes = dist.get_rank() == 0
-    if writes:
-        _copy_small_files(Path(source), Path(folder), dtype)
-    writer = _ShardWriter(Path(folder), shard_bytes)
-    for name, tensor in tensors:
-        if writes:
+    with in_place(folder) as beside:
+        copy_small_files(source, beside)
+        _name_dtype(beside / "config.json", dtype)
+        for name, text in texts.items():
+            (beside / name).write_text(text, encoding="utf-8")
+        writer = _ShardWriter(beside, shard_bytes)
+        for name, tensor in tensors:
             writer.add(name, tensor.cpu())
-    if writes:
         writer.close()
-    dist.barrier()
+
+
+@contextmanager
+def in_place(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`; it takes its place, flushed to the disk, when the context ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside, before = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}") for _ in range(2))
+    beside.mkdir()
+    try:
+        yield beside
+        for path in [*beside.rglob("*"), beside]:
+            if path.is_file():
+                path.chmod(beside.stat().st_mode & 0o666)  # safetensors makes files for their owner only
+            _sync(path)
+        if folder.exists():
+            folder.rename(before)
+        beside.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def copy_small_files(source: Path, folder: Path) -> None:
+    """Everything of a model folder that is no weight: config, tokenizer, chat template, generation config, license."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(WEIGHT_SUFFIXES):
+            shutil.copyfile(path, folder / path.name)
+    templates = source / "additional_chat_templates"
+    if templates.is_dir():
+        shutil.copytree(templates, folder / templates.name)
 
 
 class _ShardWriter:
@@ -69,10 +125,7 @@ class _ShardWriter:
         (self._folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
     def _flush(self) -> None:
-        path = self._part(len(self._names))
-        save_file(self._held, path, metadata={"format": "pt"})
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        save_file(self._held, self._part(len(self._names)), metadata={"format": "pt"})
         self._names.append(list(self._held))
         self._held, self._held_bytes = {}, 0
 
@@ -80,12 +133,16 @@ class _ShardWriter:
         return self._folder / f"part-{number}.tmp"
 
 
-def _copy_small_files(source: Path, folder: Path, dtype: torch.dtype) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(WEIGHT_SUFFIXES):
-            shutil.copyfile(path, folder / path.name)
-    config = json.loads((source / "config.json").read_text())
+def _name_dtype(file: Path, dtype: torch.dtype) -> None:
+    config = json.loads(file.read_text())
     config.pop("torch_dtype", None)
     config["dtype"] = str(dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -53,6 +53,18 @@ def load_policy(config: RunConfig) -> PreTrainedModel:
 
 def checkpoint_names(folder: str) -> set[str]:
     """Tensor names in the folder's safetensors files. Raises `ModelError` if the folder is not a model."""
+    names: set[str] = set()
+    for file in weight_files(folder):
+        try:
+            with safe_open(Path(folder) / file, framework="pt") as opened:
+                names.update(opened.keys())
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"model.path={folder}: {file} is missing or damaged: {_one_line(error)}") from error
+    return names
+
+
+def weight_files(folder: str) -> list[str]:
+    """Names of the folder's safetensors files. Raises `ModelError` if the folder is not a model."""
     root = Path(folder)
     if not (root / "config.json").is_file():
         raise ModelError(f"model.path={folder}: no config.json there; allowed: a Hugging Face causal LM folder")
@@ -61,14 +73,7 @@ def checkpoint_names(folder: str) -> set[str]:
         files = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else None
     except (ValueError, KeyError) as error:
         raise ModelError(f"model.path={folder}: {index.name} is not a weight index: {_one_line(error)}") from error
-    names: set[str] = set()
-    for file in files or ["model.safetensors"]:
-        try:
-            with safe_open(root / file, framework="pt") as opened:
-                names.update(opened.keys())
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"model.path={folder}: {file} is missing or damaged: {_one_line(error)}") from error
-    return names
+    return files or ["model.safetensors"]
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

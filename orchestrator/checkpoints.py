@@ -7,6 +7,8 @@ checkpoints/unfinished-*/    being written or deleted; never read, removed by th
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -23,6 +25,26 @@ class State(BaseModel):
     pass_at_1: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A complete checkpoint. pass_at_1 as in `State`."""
+
+    steps: int
+    path: Path
+    pass_at_1: float | None
+
+
+def kept_checkpoints(place: Path) -> list[Kept]:
+    """Those that lie in `place`, the oldest first, for reading. One whose state.json is damaged was not measured."""
+    return [Kept(steps=_steps_of(path), path=path, pass_at_1=_pass_at_1(path)) for path in _complete(place)]
+
+
+def best_first(kept: Sequence[Kept]) -> list[Kept]:
+    """Those that were measured, by held-out pass@1; of equals, the newest first."""
+    measured = [(k.pass_at_1, k.steps, k) for k in kept if k.pass_at_1 is not None]
+    return [k for _, _, k in sorted(measured, key=lambda entry: entry[:2], reverse=True)]
+
+
 class Checkpoints:
     """The folder `checkpoints/` of a run that is locked."""
 
@@ -34,7 +56,7 @@ class Checkpoints:
 
         Raises `CheckpointError` if state.json is damaged; the learner checks the other files when it loads them.
         """
-        found = self._complete()
+        found = _complete(self._place)
         if not found:
             return None
         file = found[-1] / "state.json"
@@ -70,24 +92,26 @@ class Checkpoints:
         for folder in self._place.glob("unfinished-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _complete(self) -> list[Path]:
-        return sorted(self._place.glob("step-*[0-9]"), key=lambda path: int(path.name.removeprefix("step-")))
-
     def _prune(self) -> None:
-        found = self._complete()
-        keep = set(found[-self._config.keep_last :])
-        scored = [(score, path) for path in found if (score := _pass_at_1(path)) is not None]
-        best = sorted(scored)[len(scored) - min(len(scored), self._config.keep_best) :]
-        keep |= {path for _, path in best}
-        for path in found:
-            if path not in keep:
-                self._remove(path)
+        found = kept_checkpoints(self._place)
+        keep = {k.path for k in [*found[-self._config.keep_last :], *best_first(found)[: self._config.keep_best]]}
+        for kept in found:
+            if kept.path not in keep:
+                self._remove(kept.path)
 
     def _remove(self, path: Path) -> None:
         """Rename first: a checkpoint that is half deleted must not look like one."""
         doomed = self._place / f"unfinished-{uuid.uuid4().hex[:8]}"
         os.replace(path, doomed)
         shutil.rmtree(doomed)
+
+
+def _complete(place: Path) -> list[Path]:
+    return sorted(place.glob("step-*[0-9]"), key=_steps_of)
+
+
+def _steps_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _pass_at_1(path: Path) -> float | None:

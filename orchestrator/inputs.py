@@ -11,6 +11,8 @@ from env_workers.environment import check_task
 from env_workers.travel import Luggage, pack, unpack
 from env_workers.worker import judge_deadline_s
 from orchestrator.attempts import check_conversations
+from orchestrator.eval_overlap import find_overlap, warn_of_overlap
+from orchestrator.facts import task_facts
 from orchestrator.task_source import TaskSource
 from rollout_workers.engine import check_limits, check_model_folder
 from sdpo.chat import render_prompt
@@ -37,8 +39,8 @@ class TaskSets:
         """Makes `env.code` importable here. Raises `ConfigError` or `TaskFileError`."""
         luggage = pack(config.env.code)
         unpack(luggage)
-        train = _tasks(config, "train", config.tasks.train)
-        heldout = _tasks(config, "heldout", config.tasks.heldout) if config.tasks.heldout else []
+        train = read_tasks(config, "train", config.tasks.train)
+        heldout = read_tasks(config, "heldout", config.tasks.heldout) if config.tasks.heldout else []
         heldout = heldout[: config.tasks.max_heldout]
         for task in [*train, *heldout]:
             check_task(task)
@@ -64,25 +66,28 @@ class Inputs:
     probe_ids: Int32
     luggage: Luggage
     digests: dict[str, str]
+    facts: dict[str, Any]
 
     @classmethod
     def load(cls, config: RunConfig) -> "Inputs":
         """Raises `ConfigError`, `ModelError`, `TaskFileError` or `PromptTooLong`, each naming what is wrong."""
         sets = TaskSets.load(config)
         train, heldout = sets.train, sets.heldout
+        warn_of_overlap(find_overlap(train, heldout))
         source = TaskSource(train, config.batch.tasks, config.tasks.seed)
-        _check_deadlines(config)
+        check_deadlines(config)
         model = check_model_folder(Path(config.model.path))
         check_limits(config, model)
         _check_support(config, model)
         tokenizer = load_tokenizer(config.model.path)
-        _check_prompts(config, tokenizer, train, heldout)
+        check_prompts(config, tokenizer, train, heldout)
         check_conversations(config, tokenizer, [*train, *heldout])
         probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
-        return cls(source, heldout, tokenizer, probe[:64], sets.luggage, sets.digests)
+        return cls(source, heldout, tokenizer, probe[:64], sets.luggage, sets.digests, task_facts(train, heldout))
 
 
-def _tasks(config: RunConfig, purpose: Purpose, path: str) -> list[Task]:
+def read_tasks(config: RunConfig, purpose: Purpose, path: str) -> list[Task]:
+    """The tasks at `path`, by the run's adapter if it has one. Raises `ConfigError` or `TaskFileError`."""
     tasks = config.tasks
     if tasks.adapter is not None:
         return load_tasks_with(tasks.adapter, path, purpose, tasks.options)
@@ -104,7 +109,7 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def _check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout: list[Task]) -> None:
+def check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout: list[Task]) -> None:
     """Refuse tasks whose prompt, or whose hindsight prompt at its shortest, would not fit, before anything starts."""
     thinking = config.model.enable_thinking
     room, limit = config.max_prompt_tokens, config.tasks.max_prompt_tokens
@@ -148,7 +153,7 @@ def _check_support(config: RunConfig, model: dict[str, Any]) -> None:
         )
 
 
-def _check_deadlines(config: RunConfig) -> None:
+def check_deadlines(config: RunConfig) -> None:
     """A verdict must be given the time that its limits allow it."""
     needed_s, allowed_s = judge_deadline_s(config.env), config.deadlines.environment_s
     if allowed_s < needed_s:

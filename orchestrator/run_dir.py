@@ -2,6 +2,7 @@
 
 config.yaml            the resolved config
 inputs.json            digests of the tasks and of `env.code`
+facts.json             of the last start: when, versions of packages, numbers of tasks (see `orchestrator.facts`)
 metrics.jsonl          one object a step; `tensorboard/` holds the same
 alarms.jsonl           one object for every alarm that began; missing if there was none
 samples/step-N.jsonl   what became of single attempts
@@ -14,7 +15,7 @@ import fcntl
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.files import write_atomically
@@ -63,8 +64,11 @@ class RunDir:
                 continue
             raise ConfigError(f"{key}: not what the run in {self.path} was started with; allowed: another `name`")
 
-    def open(self, digests: Mapping[str, str]) -> None:
-        """Create and lock the directory; record the inputs. Raises `ConfigError` if a live run holds it."""
+    def open(self, digests: Mapping[str, str], facts: Mapping[str, Any] | None = None) -> None:
+        """Create and lock the directory; record the inputs and the `facts` of this start.
+
+        Raises `ConfigError` if a live run holds the directory.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = (self.path / "lock").open("w")
         try:
@@ -73,6 +77,7 @@ class RunDir:
             raise ConfigError(f"name={self._config.name}: {self.path} is in use by a live run") from None
         write_atomically(self.path / "config.yaml", dump_run_config(self._config))
         write_atomically(self.path / "inputs.json", json.dumps(dict(digests)))
+        write_atomically(self.path / "facts.json", json.dumps(dict(facts or {})))
         self.checkpoints.clear()
 
     def close(self) -> None:
