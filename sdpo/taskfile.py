@@ -1,4 +1,4 @@
-"""Read a task set: JSONL, one `Task` a line. Every failure is a one-line `TaskFileError`.
+"""Read a task set: JSON lines, JSON or Parquet, one `Task` a record. Every failure is a one-line `TaskFileError`.
 
 A line looks like {"id": "double-it", "messages": [{"role": "user", "content": "Write f(x): double it."}],
 "environment": "code", "payload": {...}}.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from sdpo.errors import TaskFileError
+from sdpo.records import PARQUET, parse_json, read_file
 from sdpo.show import show
 from sdpo.types import Message, Task
 
@@ -21,20 +22,21 @@ _ROLES: tuple[str, ...] = get_args(get_type_hints(Message)["role"])
 
 
 def load_tasks(path: str | Path) -> list[Task]:
-    """The tasks of a file in its order; blank lines are skipped. Raises `TaskFileError`, also for no tasks."""
+    """The tasks of a file in its order, in any form of `sdpo.records`. Raises `TaskFileError`, also for no tasks.
+
+    In Parquet, `messages` and `payload` are nested columns or JSON as text. A nested column cannot tell a key that a
+    row lacks from one that is null: there both count as lacking.
+    """
     tasks: list[Task] = []
-    line_of: dict[str, int] = {}
-    for number, line in enumerate(_read_lines(Path(path)), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        task = _parse_task(where, line)
-        if task.id in line_of:
-            raise TaskFileError(f"{where}: id={show(task.id)}: already used on line {line_of[task.id]}")
-        line_of[task.id] = number
+    place_of: dict[str, str] = {}
+    for where, record in read_file(str(path)):
+        task = _parse_task(where, _of_columns(where, record) if str(path).endswith(PARQUET) else record)
+        if task.id in place_of:
+            raise TaskFileError(f"{where}: id={show(task.id)}: already used on {place_of[task.id]}")
+        place_of[task.id] = where.removeprefix(f"{path}, ")
         tasks.append(task)
     if not tasks:
-        raise TaskFileError(f"{path}: holds no tasks; allowed: one JSON object a line with {', '.join(_TASK_KEYS)}")
+        raise TaskFileError(f"{path}: holds no tasks; allowed: objects with {', '.join(_TASK_KEYS)}, one a line or row")
     return tasks
 
 
@@ -46,7 +48,7 @@ def check_task_set(source: str, tasks: Sequence[Task]) -> None:
         if task.id in seen:
             raise TaskFileError(f"{source}: id={show(task.id)}: made for two tasks; ids must be unique")
         seen.add(task.id)
-        _parse_task(f"{source}, task {show(task.id)}", line)
+        _parse_task(f"{source}, task {show(task.id)}", json.loads(line))
     if not tasks:
         raise TaskFileError(f"{source}: no tasks were made of it")
 
@@ -63,25 +65,26 @@ def to_line(task: Task) -> str:
     return text
 
 
-def _read_lines(path: Path) -> list[str]:
-    """Split at line feeds only: JSON strings may hold other line separators."""
-    try:
-        return path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise TaskFileError(f"{path}: no such task file") from None
-    except UnicodeDecodeError:
-        raise TaskFileError(f"{path}: cannot be read: not UTF-8 text") from None
-    except OSError as error:
-        raise TaskFileError(f"{path}: cannot be read: {error.strerror}") from None
+def _of_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A Parquet row as a task file's line would have it."""
+    nested = {}
+    for key in ("messages", "payload"):
+        if isinstance(value := row.get(key), str):
+            nested[key] = parse_json(f"{where}: {key}={show(value)}", value)
+        elif key in row:
+            nested[key] = _without_nulls(value)
+    return row | nested
 
 
-def _parse_task(where: str, line: str) -> Task:
-    """One line. `where` starts every error's text."""
-    try:
-        data = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise TaskFileError(f"{where}: not JSON: {reason}") from None
+def _without_nulls(value: Any) -> Any:
+    """Objects without their keys that are null, at every depth; lists keep all."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(below) for key, below in value.items() if below is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _parse_task(where: str, data: Any) -> Task:
+    """One record. `where` starts every error's text."""
     _check_keys(where, "", data, _TASK_KEYS)
     return Task(
         id=_text(where, "id", data["id"]),

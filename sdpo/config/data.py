@@ -24,7 +24,7 @@ class TasksConfig(Section):
     """`tasks`: what is trained and evaluated on."""
 
     train: str = "examples/tinycoder/tasks/train.jsonl"
-    """Training tasks: a JSONL file, one `Task` a line; with an adapter, whatever that reads."""
+    """Training tasks: JSONL, JSON or Parquet, one `Task` a line or row; with an adapter, whatever that reads."""
     heldout: str | None = "examples/tinycoder/tasks/heldout.jsonl"
     """Evaluation tasks, as `train`; none switches evaluation off."""
     adapter: str | None = None

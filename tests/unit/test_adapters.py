@@ -50,7 +50,7 @@ def test_every_form_gives_the_same_records(tmp_path: Path, name: str, content: b
         ("a.jsonl", b"{}\n\n[1]\n", r"a\.jsonl, line 3: \[1\]: allowed: an object"),
         ("a.jsonl", b'{}\n{"a": }\n', r"a\.jsonl, line 2: not JSON: Expecting value at column 7"),
         ("a.jsonl", b"", r"a\.jsonl: holds no records"),
-        ("a.jsonl", b"\xff\n", r"a\.jsonl: cannot be read: not UTF-8"),
+        ("a.jsonl", b"\xff\n", r"a\.jsonl, line 1: not UTF-8 text"),
         ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz: cannot be read: Not a gzipped file"),
         ("gone.json", None, r"gone\.json: no such file"),
     ],
@@ -65,6 +65,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes 
 def test_packages_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "datasets", None)
+    (tmp_path / "a.parquet").touch()
     with pytest.raises(TaskFileError, match=r"a\.parquet: reading it needs the package pyarrow: pip install pyarrow"):
         list(read_records(str(tmp_path / "a.parquet"), {}))
     with pytest.raises(TaskFileError, match=r"hub:me/data:test: .* pip install datasets"):

@@ -1,10 +1,14 @@
 """Task files: what loads, what is refused and with which line."""
 
+import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from sdpo.errors import TaskFileError
 from sdpo.taskfile import load_tasks
@@ -99,15 +103,81 @@ def test_refused_lines(tmp_path: Path, line: str | dict[str, Any], reason: str) 
 @pytest.mark.parametrize("text", ["", "\n\n  \n"])
 def test_a_file_without_tasks_is_refused(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(TaskFileError, match=r"tasks\.jsonl: holds no tasks; allowed: one JSON object a line with id,"):
+    with pytest.raises(TaskFileError, match=r"tasks\.jsonl: holds no tasks; allowed: objects with id,"):
         load_tasks(path)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(TaskFileError, match=r"none\.jsonl: no such task file$"):
+    with pytest.raises(
+        TaskFileError, match=r"none\.jsonl: no such file; allowed: a file ending in \.json, .*\.parquet$"
+    ):
         load_tasks(tmp_path / "none.jsonl")
+    with pytest.raises(TaskFileError, match=r"tasks\.csv: allowed: a file ending in \.json, "):
+        load_tasks(tmp_path / "tasks.csv")
+    (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(TaskFileError, match=r"cannot be read: Is a directory$"):
-        load_tasks(tmp_path)
+        load_tasks(tmp_path / "folder.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"id": "caf\xe9"}')
-    with pytest.raises(TaskFileError, match=r"cannot be read: not UTF-8 text$"):
+    with pytest.raises(TaskFileError, match=r"latin\.jsonl, line 1: not UTF-8 text$"):
         load_tasks(tmp_path / "latin.jsonl")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b"\n" * 9999)[:-9])
+    with pytest.raises(TaskFileError, match=r"cut\.jsonl\.gz: cannot be read: Compressed file ended"):
+        load_tasks(tmp_path / "cut.jsonl.gz")
+    (tmp_path / "no.parquet").write_bytes(b"PAR1")
+    with pytest.raises(TaskFileError, match=r"no\.parquet: cannot be read: "):
+        load_tasks(tmp_path / "no.parquet")
+
+
+def as_parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+    parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+PAYLOADS: list[dict[str, Any]] = [
+    {"tests": [{"kind": "stdio", "stdin": "1", "stdout": "2"}], "limit_s": 3},
+    {"tests": [{"kind": "function", "args": [1, 2]}]},
+]
+
+
+def test_every_form_gives_the_same_tasks(tmp_path: Path) -> None:
+    records = [record(id=f"task-{i}", payload=payload) for i, payload in enumerate(PAYLOADS)]
+    wanted = load_tasks(write(tmp_path, *records))
+    assert [dict(task.payload) for task in wanted] == PAYLOADS
+    lines = "".join(json.dumps(r) + "\n" for r in records).encode()
+    (tmp_path / "list.json").write_text(json.dumps(records, indent=1))
+    (tmp_path / "list.json.gz").write_bytes(gzip.compress(json.dumps(records).encode()))
+    (tmp_path / "lines.jsonl.gz").write_bytes(gzip.compress(lines))
+    columns = {key: [r[key] for r in records] for key in ("id", "environment")}
+    nested = {key: [r[key] for r in records] for key in ("messages", "payload")}
+    as_parquet(tmp_path / "nested.parquet", columns | nested)
+    as_text = {key: [json.dumps(value) for value in values] for key, values in nested.items()}
+    as_parquet(tmp_path / "text.parquet", columns | as_text)
+    for name in ("list.json", "list.json.gz", "lines.jsonl.gz", "nested.parquet", "text.parquet"):
+        assert load_tasks(tmp_path / name) == wanted, name
+
+
+def test_nulls_of_parquet(tmp_path: Path) -> None:
+    """A nested column fills up what a row lacks; JSON as text keeps a null that is meant."""
+    columns = {"id": ["a"], "environment": ["code"], "messages": [[USER]]}
+    nested = as_parquet(tmp_path / "nested.parquet", columns | {"payload": [{"expected": None, "args": [None, 1]}]})
+    assert load_tasks(nested)[0].payload == {"args": [None, 1]}
+    text = as_parquet(tmp_path / "text.parquet", columns | {"payload": ['{"expected": null}']})
+    assert load_tasks(text)[0].payload == {"expected": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"payload": ["{", "{}"]}, "record 1: payload={: not JSON: Expecting property name enclosed"),
+        ({"payload": ["{}", "[1]"]}, "record 2: payload=[1]: allowed: an object"),
+        ({"messages": [[USER], None]}, "record 2: messages=none: allowed: a list of at least one message"),
+        ({"id": ["a", "a"]}, "record 2: id=a: already used on record 1"),
+        ({"extra": [1, 2]}, "record 1: extra: unknown key"),
+        ({"id": [1, 2]}, "record 1: id=1: allowed: a string"),
+    ],
+)
+def test_refused_rows(tmp_path: Path, changes: dict[str, list[Any]], reason: str) -> None:
+    columns = {"id": ["a", "b"], "messages": [[USER]] * 2, "environment": ["code"] * 2, "payload": ["{}"] * 2}
+    path = as_parquet(tmp_path / "rows.parquet", columns | changes)
+    with pytest.raises(TaskFileError, match=re.escape(f"{path}, {reason}")):
+        load_tasks(path)
