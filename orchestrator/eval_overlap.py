@@ -1,5 +1,6 @@
 """Whether a model is evaluated on what it was trained on: by id, and by the words of the question."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -50,3 +51,9 @@ def find_overlap(train: Sequence[Task], evaluated: Sequence[Task]) -> Overlap:
         num_overlapping=len(either),
         examples=examples,
     )
+
+
+def warn_of_overlap(overlap: Overlap) -> None:
+    """On standard error, if there is any. No error: some protocols train and evaluate on the same questions."""
+    if overlap.warning is not None:
+        print(f"warning: {overlap.warning}", file=sys.stderr, flush=True)
