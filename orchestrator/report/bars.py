@@ -1,0 +1,49 @@
+"""Stacked bars over steps: what a whole is made of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from orchestrator.report.figure import HEIGHT_PX, table
+from orchestrator.report.stages import Part
+
+Spec = dict[str, Any]
+
+MOST_BARS = 40
+
+
+def stacked_spec(parts: Sequence[Part], colours: Mapping[str, str], *, y_title: str, unit: str) -> Spec | None:
+    """A Vega-Lite spec, or None without parts. The first of `colours` lies at the bottom of a bar."""
+    if not parts:
+        return None
+    order = {name: place for place, name in enumerate(colours)}
+    rows = [
+        (first - 0.5, last + 0.5, f"{first}" if first == last else f"{first} to {last}", name, order[name], value)
+        for first, last, name, value in parts
+        if value > 0
+    ]
+    if not rows:
+        return None
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    chart = (
+        alt.Chart()
+        .mark_bar(binSpacing=0.5)
+        .encode(
+            x=alt.X("from:Q", bin="binned", title="step", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+            x2="to:Q",
+            y=alt.Y("value:Q", stack="zero", title=y_title, axis=alt.Axis(format="~g")),
+            color=alt.Color("part:N", scale=scale, legend=alt.Legend(title=None, orient="bottom", columns=4)),
+            order=alt.Order("place:Q"),
+            tooltip=[
+                alt.Tooltip("steps:N", title="step"),
+                alt.Tooltip("part:N", title="part"),
+                alt.Tooltip("value:Q", title=unit, format=".4~g"),
+            ],
+        )
+        .properties(width="container", height=HEIGHT_PX)
+    )
+    spec: dict[str, Any] = chart.to_dict()
+    del spec["config"], spec["$schema"]
+    columns, numbers = ("from", "to", "steps", "part", "place", "value"), ("from", "to", "place", "value")
+    return spec | {"data": table(columns, numbers, rows)}

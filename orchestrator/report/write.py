@@ -1,0 +1,64 @@
+"""From run directories to the report's files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.files import write_atomically
+from orchestrator.report.chapters import Chapter, chapters
+from orchestrator.report.credit import credit_section
+from orchestrator.report.data import Report, make_report
+from orchestrator.report.figure import Figure
+from orchestrator.report.health_figures import health_figures
+from orchestrator.report.health_panel import health_section
+from orchestrator.report.markup import Markup, figures_html, text
+from orchestrator.report.overview import overview, run_key
+from orchestrator.report.page import page_html
+from orchestrator.report.plots import write_plots
+from orchestrator.report.section import Section
+from orchestrator.run_view import RunView
+from sdpo.errors import ConfigError
+
+CREDIT_BYTES = 1_800_000
+"""Room for recorded attempts: with it a report of three runs of 500 steps stays below 4 MB."""
+
+
+def write_report(paths: Sequence[Path], out: Path | None = None, plots: Path | None = None) -> tuple[Path, int]:
+    """Write the page, and the charts as files if `plots` is given; returns the page's path and the number of charts.
+
+    Without `out`: report.html in the run directory or, of several, report-compare.html beside the first. Raises
+    `ConfigError` for a path that is no run directory and for one that cannot be written to.
+    """
+    views = [RunView(path) for path in {path.resolve(): path for path in paths}.values()]
+    report = make_report(views)
+    of_health, others = health_figures(report), chapters(report)
+    figures = [figure for chapter in others for figure in chapter.figures] + of_health
+    sections = [overview(report), *map(_section, others), health_section(report, of_health)]
+    sections.append(credit_section([run.view for run in report.runs], CREDIT_BYTES))
+    page = _page(report, sections, figures)
+    file = out or _default_file(views)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, page)
+        num_charts = write_plots(figures, plots) if plots is not None else 0
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or file}: cannot be written: {error.strerror}; allowed: another --out or --plots"
+        ) from None
+    return file, num_charts
+
+
+def _page(report: Report, sections: Sequence[Section], figures: Sequence[Figure]) -> str:
+    names = ", ".join(run.label for run in report.runs)
+    source = ", ".join(str(run.view.path) for run in report.runs)
+    specs = {figure.name: figure.spec for figure in figures if figure.spec is not None}
+    return page_html(f"Report: {names}", run_key(report), source, sections, specs)
+
+
+def _section(chapter: Chapter) -> Section:
+    words = f'<p class="text">{text(chapter.text)}</p>' if chapter.text else ""
+    return Section(anchor=chapter.anchor, title=chapter.title, html=Markup(words + figures_html(chapter.figures)))
+
+
+def _default_file(views: Sequence[RunView]) -> Path:
+    first = views[0].path
+    return first / "report.html" if len(views) == 1 else first.resolve().parent / "report-compare.html"
