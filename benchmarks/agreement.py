@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from learner.batch import make_batch, support_ids_of, whole_response
 from learner.model import load_causal_lm, torch_dtype
 from learner.scoring import Scored, ScoreRequest, ScoringModel
-from orchestrator.pipeline import training_request
+from orchestrator.sources import training_request
 from rollout_workers.worker import RolloutActor
 from sdpo.config import RunConfig, SdpoObjective
 from sdpo.divergence import append_tail, divergence

@@ -6,13 +6,19 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from orchestrator.commands import Command, config, tasks, train
+from orchestrator.commands import Command, config, doctor, eval, export, generate, inspect, report, tasks, train
 from sdpo.errors import SdpoError
 
 COMMANDS: tuple[Command, ...] = (
     train,
     config,
     tasks,
+    generate,
+    eval,
+    export,
+    report,
+    inspect,
+    doctor,
 )
 
 

@@ -134,6 +134,10 @@ class Fleet:
     def doubt(self, member: Member, handle: Any, why: str) -> None:
         """`handle` answered that something under it broke; a fleet may look after it before it goes on."""
 
+    async def figures(self) -> dict[str, float]:
+        """For the metrics of a step."""
+        return {}
+
     def end_session(self, attempt: str) -> None:
         """Whoever holds a session of this attempt need not keep it."""
         for member in self.members:

@@ -5,15 +5,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from env_workers.adapters import Purpose, load_tasks_with
 from env_workers.code.tests import check_open
 from env_workers.environment import check_task
-from env_workers.travel import Luggage, pack, unpack
-from env_workers.worker import judge_deadline_s
+from env_workers.travel import NO_LUGGAGE, Luggage, pack, unpack
 from orchestrator.attempts import check_conversations
 from orchestrator.eval_overlap import find_overlap, warn_of_overlap
 from orchestrator.facts import task_facts
-from orchestrator.task_source import TaskSource
+from orchestrator.fingerprint import fingerprint
+from orchestrator.recording import Recording
+from orchestrator.task_source import TaskOrder, TaskSource
 from rollout_workers.engine import check_limits, check_model_folder
 from sdpo.chat import render_prompt
 from sdpo.config import RunConfig, SdpoObjective
@@ -58,32 +61,60 @@ class TaskSets:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Loaded and checked. probe_ids int32 [P]: the prompt that audits weight updates, at most 64 tokens."""
+    """Loaded and checked. probe_ids int32 [P]: the prompt that audits weight updates, at most 64 tokens.
 
-    source: TaskSource
+    `recording`: where attempts come from that are not sampled, and then the `source` of tasks, too; else None.
+    """
+
+    source: TaskOrder
     heldout: list[Task]
     tokenizer: Any
     probe_ids: Int32
     luggage: Luggage
     digests: dict[str, str]
     facts: dict[str, Any]
+    recording: Recording | None = None
 
     @classmethod
     def load(cls, config: RunConfig) -> "Inputs":
-        """Raises `ConfigError`, `ModelError`, `TaskFileError` or `PromptTooLong`, each naming what is wrong."""
+        """Raises `ConfigError`, `ModelError`, `TaskFileError`, `RecordingError` or `PromptTooLong`, each naming what
+        is wrong."""
+        if config.rollout.recorded is not None:
+            return cls._recorded(config, Recording(Path(config.rollout.recorded)))
         sets = TaskSets.load(config)
         train, heldout = sets.train, sets.heldout
         warn_of_overlap(find_overlap(train, heldout))
         source = TaskSource(train, config.batch.tasks, config.tasks.seed)
         check_deadlines(config)
-        model = check_model_folder(Path(config.model.path))
-        check_limits(config, model)
-        _check_support(config, model)
-        tokenizer = load_tokenizer(config.model.path)
+        tokenizer = _check_model(config)
         check_prompts(config, tokenizer, train, heldout)
         check_conversations(config, tokenizer, [*train, *heldout])
-        probe = render_prompt(tokenizer, train[0].messages, enable_thinking=config.model.enable_thinking)
-        return cls(source, heldout, tokenizer, probe[:64], sets.luggage, sets.digests, task_facts(train, heldout))
+        probe = _probe(config, tokenizer, train[0])
+        return cls(source, heldout, tokenizer, probe, sets.luggage, sets.digests, task_facts(train, heldout))
+
+    @classmethod
+    def _recorded(cls, config: RunConfig, recording: Recording) -> "Inputs":
+        """Task files, environments and their code are not needed: the recording has the questions and the verdicts."""
+        tokenizer = _check_model(config)
+        model = fingerprint(Path(config.model.path), tokenizer)
+        tasks = recording.check(config, model)
+        check_prompts(config, tokenizer, tasks, [])
+        print(f"rollouts of {recording.folder}, {recording.off_policy(model)}", flush=True)
+        probe = _probe(config, tokenizer, tasks[0]) if tasks else np.zeros(1, np.int32)
+        digests = {"rollout.recorded": recording.digest}
+        return cls(recording, [], tokenizer, probe, NO_LUGGAGE, digests, task_facts(tasks, []), recording)
+
+
+def _check_model(config: RunConfig) -> Any:
+    """The tokenizer of the run's model, after all that can be said against the folder."""
+    model = check_model_folder(Path(config.model.path))
+    check_limits(config, model)
+    _check_support(config, model)
+    return load_tokenizer(config.model.path)
+
+
+def _probe(config: RunConfig, tokenizer: Any, task: Task) -> Int32:
+    return render_prompt(tokenizer, task.messages, enable_thinking=config.model.enable_thinking)[:64]
 
 
 def read_tasks(config: RunConfig, purpose: Purpose, path: str) -> list[Task]:
@@ -155,6 +186,8 @@ def _check_support(config: RunConfig, model: dict[str, Any]) -> None:
 
 def check_deadlines(config: RunConfig) -> None:
     """A verdict must be given the time that its limits allow it."""
+    from env_workers.worker import judge_deadline_s  # brings the sandboxes: not where nothing is judged
+
     needed_s, allowed_s = judge_deadline_s(config.env), config.deadlines.environment_s
     if allowed_s < needed_s:
         raise ConfigError(

@@ -16,7 +16,7 @@ from orchestrator.measure import batch_metrics, time_metrics
 from orchestrator.pipeline import GroupPipeline
 from orchestrator.producer import produce
 from orchestrator.run_books import RunBooks
-from orchestrator.task_source import TaskSource
+from orchestrator.task_source import TaskOrder
 from orchestrator.update import update
 from orchestrator.waits import within
 from sdpo.config import RunConfig
@@ -26,7 +26,7 @@ from sdpo.types import Version
 async def train(
     house: House,
     pipeline: GroupPipeline,
-    tasks: TaskSource,
+    tasks: TaskOrder,
     books: RunBooks,
     *,
     incarnation: int,

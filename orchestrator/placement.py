@@ -6,7 +6,6 @@ from typing import Any
 import ray
 
 from env_workers.travel import Luggage
-from env_workers.worker import EnvWorker, max_concurrency
 from orchestrator.room import Room
 from sdpo.config import EnvConfig
 
@@ -23,5 +22,7 @@ class Placement:
 
     def spawn_env(self, config: EnvConfig, luggage: Luggage, name: str, room: Room) -> Any:
         """Make an env worker that lives in `room`."""
+        from env_workers.worker import EnvWorker, max_concurrency  # brings the sandboxes: not where nothing is judged
+
         options = {"max_concurrency": max_concurrency(config), **room.options}
         return self.spawn(ray.remote(EnvWorker), name, config, name, self.namespace, luggage, **options)

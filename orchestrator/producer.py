@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from orchestrator.gate import StalenessGate
 from orchestrator.group import Group
 from orchestrator.pipeline import GroupPipeline
-from orchestrator.task_source import TaskSource
+from orchestrator.task_source import TaskOrder
 from sdpo.types import Task, Version
 
 
 async def produce(
     steps: Sequence[int],
-    tasks: TaskSource,
+    tasks: TaskOrder,
     pipeline: GroupPipeline,
     gate: StalenessGate,
     teacher_version: Callable[[], Version],
@@ -25,7 +25,7 @@ async def produce(
 
     for step in steps:
         await gate.wait(step)
-        pipeline.sampler.expect([task.id for task in tasks.batch(step)])
+        pipeline.source.expect([task.id for task in tasks.batch(step)])
         async with asyncio.TaskGroup() as batch:
             for index, task in enumerate(tasks.batch(step)):
                 batch.create_task(run(step, index, task))

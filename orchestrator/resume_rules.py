@@ -25,6 +25,7 @@ FREE = (
     "env.env_slots",
     "env.max_attempts",
     "env.max_dropped_fraction",
+    "rollout.recorded",
     "rollout.num_cpus",
     "teacher.workers",
     "teacher.num_cpus",
@@ -32,7 +33,7 @@ FREE = (
     "weights.bucket_bytes",
     "weights.audit_tolerance",
 )
-"""Touch no number of the training."""
+"""Touch no number of the training. (A recording that was moved: what it holds is compared, see `inputs.json`.)"""
 
 FREE_UNLESS_DETERMINISTIC = (
     "rollout.workers",
@@ -58,12 +59,12 @@ FREE_UNLESS_DETERMINISTIC = (
 
 def refused_change(before: RunConfig, now: RunConfig) -> str | None:
     """What makes resuming impossible: the first key that must not change, its values and what is allowed; or None."""
-    old, new = dict(_flat(before.model_dump())), dict(_flat(now.model_dump()))
+    old, new = dict(flat(before.model_dump())), dict(flat(now.model_dump()))
     for key in [*new, *(key for key in old if key not in new)]:
-        if old.get(key) == new.get(key) or _is_in(key, FREE):
+        if old.get(key) == new.get(key) or is_in(key, FREE):
             continue
         changed = f"{key}={new.get(key)} (was {old.get(key)})"
-        if not _is_in(key, FREE_UNLESS_DETERMINISTIC):
+        if not is_in(key, FREE_UNLESS_DETERMINISTIC):
             return f"{changed}: a run cannot be resumed with another value; allowed: another `name`"
         if now.deterministic:
             return f"{changed}: a deterministic run cannot be resumed with another value; allowed: another `name`"
@@ -75,13 +76,15 @@ def refused_change(before: RunConfig, now: RunConfig) -> str | None:
     return None
 
 
-def _is_in(key: str, allowed: tuple[str, ...]) -> bool:
+def is_in(key: str, allowed: tuple[str, ...]) -> bool:
+    """Whether `allowed` names the key or a section that it lies in."""
     return any(key == free or key.startswith(f"{free}.") for free in allowed)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value under its dotted key."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

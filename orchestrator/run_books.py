@@ -16,6 +16,7 @@ from orchestrator.memory import MemoryGauge
 from orchestrator.metrics_log import MetricsLog
 from orchestrator.model_card import CARD, Exported, model_card
 from orchestrator.progress import Progress
+from orchestrator.recording import record_rollouts
 from orchestrator.run_dir import RunDir
 from orchestrator.run_view import RunView
 from orchestrator.samples import record_samples
@@ -82,6 +83,11 @@ class RunBooks:
             limit, timeout_s = self._config.record.samples_per_step, self._config.deadlines.checkpoint_s
             await asyncio.to_thread(record_samples, file, groups, limit, self._tokenizer, timeout_s)
             metrics["time/record_samples_s"] = time.monotonic() - started
+        if self._config.record.rollouts:
+            started = time.monotonic()
+            timeout_s = self._config.deadlines.checkpoint_s
+            await asyncio.to_thread(record_rollouts, self._run_dir.rollouts, groups, timeout_s)
+            metrics["time/record_rollouts_s"] = time.monotonic() - started
         metrics |= self._memory.figures()
         health, begun = self._watch.observe(steps, metrics)
         self._log.write(steps, {**metrics, **health})

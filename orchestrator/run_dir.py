@@ -6,6 +6,7 @@ facts.json             of the last start: when, versions of packages, numbers of
 metrics.jsonl          one object a step; `tensorboard/` holds the same
 alarms.jsonl           one object for every alarm that began; missing if there was none
 samples/step-N.jsonl   what became of single attempts
+rollouts/              with record.rollouts: every batch, to be trained on again (see `orchestrator.recorded_format`)
 checkpoints/step-N/    learner state after N steps
 stacks/                what every thread was doing when a deadline passed
 model/                 the policy at the end, in Hugging Face format
@@ -30,6 +31,7 @@ class RunDir:
 
     def __init__(self, config: RunConfig) -> None:
         self.path = Path(config.dir) / config.name
+        self.rollouts = self.path / "rollouts"
         self.checkpoints = Checkpoints(self.path / "checkpoints", config.checkpoint)
         self._config = config
         self._lock: IO[str] | None = None

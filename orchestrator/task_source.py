@@ -3,9 +3,17 @@
 import random
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Protocol
 
 from sdpo.errors import ConfigError
 from sdpo.types import Task
+
+
+class TaskOrder(Protocol):
+    """Says which tasks make up a batch."""
+
+    def batch(self, index: int) -> list[Task]:
+        """Tasks of batch `index`, counted from 0; the same ones at every call."""
 
 
 class TaskSource:

@@ -1,18 +1,16 @@
 """A whole run: check the input, bring the house up, measure, train, save; go on by itself when the learner died."""
 
 import asyncio
-import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from env_workers.travel import sweep
+from env_workers.travel import discard_all, sweep
 from learner.messages import LearnerInfo
 from orchestrator.evaluation import Evaluator
 from orchestrator.facts import start_facts
 from orchestrator.failures import one_line, root_cause
 from orchestrator.files import is_full
+from orchestrator.fingerprint import fingerprint
 from orchestrator.house import House
 from orchestrator.inputs import Inputs
 from orchestrator.loop import train
@@ -20,34 +18,21 @@ from orchestrator.metrics_log import MetricsLog, read_metrics
 from orchestrator.pipeline import GroupPipeline
 from orchestrator.progress import Progress, open_progress
 from orchestrator.ray_session import ray_session
+from orchestrator.recorded_manifest import Manifest
 from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
+from orchestrator.sources import SampledAttempts
 from orchestrator.stacks import dump_stacks
+from orchestrator.stopping import Stop, Switch, listening
 from sdpo.config import RunConfig
 from sdpo.errors import DiskFull, LearnerDied, RunInterrupted, StageTimeout
 
 
-@dataclass(slots=True)
-class Stop:
-    """Asked for once: end at the batch boundary. Asked for twice: end now."""
-
-    event: asyncio.Event
-    main: "asyncio.Task[Any]"
-    progress: Progress
-
-    def ask(self) -> None:
-        if self.event.is_set():
-            self.main.cancel()
-        else:
-            self.progress.say("stopping: the step is finished and a checkpoint written first; once more to end now")
-            self.event.set()
-
-
-def run(config: RunConfig) -> Path:
+def run(config: RunConfig, switch: Switch | None = None) -> Path:
     """Train; returns the run directory. Raises `UserError` before anything is started or written, if input is bad.
 
-    Raises `RunInterrupted` after SIGINT or SIGTERM, with a checkpoint written, and `DiskFull` when the run directory
-    can take no more.
+    Raises `RunInterrupted` after SIGINT or SIGTERM (on the main thread) or after `switch` was asked, with a checkpoint
+    written, and `DiskFull` when the run directory can take no more.
     """
     run_dir = RunDir(config)
     run_dir.check()
@@ -55,13 +40,17 @@ def run(config: RunConfig) -> Path:
     run_dir.check_inputs(inputs.digests)
     try:
         run_dir.open(inputs.digests, start_facts(inputs.facts))
+        if config.record.rollouts:
+            model = fingerprint(Path(config.model.path), inputs.tokenizer)
+            Manifest.of(config, model, inputs.digests, "trained").write(run_dir.rollouts)
         with open_progress(config) as progress, ray_session(config):
-            asyncio.run(_supervise(config, inputs, run_dir, progress))
+            asyncio.run(_supervise(config, inputs, run_dir, progress, switch))
     except Exception as error:
         if is_full(error):
             raise _disk_full(run_dir) from error
         raise
     finally:
+        discard_all()
         sweep()
         run_dir.close()
     return run_dir.path
@@ -73,13 +62,19 @@ def _disk_full(run_dir: RunDir) -> DiskFull:
     return DiskFull(f"{run_dir.path}: no space left on the disk; {kept}; make room and run it again to go on")
 
 
-async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir, progress: Progress) -> None:
-    """Run incarnations until one ends well. A dead learner is a resume; anything else ends the run."""
+async def _supervise(
+    config: RunConfig, inputs: Inputs, run_dir: RunDir, progress: Progress, switch: Switch | None
+) -> None:
+    """Until the run ends, or somebody asks it to."""
     main = asyncio.current_task()
     assert main is not None
     stop = Stop(asyncio.Event(), main, progress)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.ask)
+    with listening(stop, switch):
+        await _run_incarnations(config, inputs, run_dir, stop, progress)
+
+
+async def _run_incarnations(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: Stop, progress: Progress) -> None:
+    """Run incarnations until one ends well. A dead learner is a resume; anything else ends the run."""
     for restart in range(config.max_learner_restarts + 1):
         try:
             await _run_incarnation(config, inputs, run_dir, stop.event, progress)
@@ -119,7 +114,8 @@ async def _run_incarnation(
             )
             if steps_done == 0:
                 await books.before_training()
-            pipeline = GroupPipeline(config, inputs.tokenizer, house.sampler, house.envs, house.scorer, progress)
+            source = inputs.recording or SampledAttempts(config, inputs.tokenizer, house.sampler, house.envs, progress)
+            pipeline = GroupPipeline(config, inputs.tokenizer, source, house.scorer, progress)
             steps_done = await train(
                 house, pipeline, inputs.source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
             )
@@ -137,6 +133,6 @@ async def _run_incarnation(
 
 
 def _who_is_up(house: House, info: LearnerInfo, seconds: float) -> str:
-    counts = ", ".join(f"{len(f.members)} {f.role}" for f in house.fleets)
+    counts = ", ".join(f"{len(f.members)} {f.role}" for f in house.fleets if f.members)
     counts += f", {info.world_size} learner"
     return f"{info.num_parameters / 1e6:.2f} M parameters; actors: {counts}; up in {seconds:.0f} s"

@@ -16,10 +16,11 @@ from orchestrator.placement import Placement
 from orchestrator.waits import within
 from rollout_workers.worker import RolloutActor
 from sdpo.config import RunConfig
+from sdpo.errors import InfrastructureError
 
 
 class Workers:
-    """Start with `start`, leave with `close`."""
+    """Start with `start_fleets`, leave with `close`. Where nothing is sampled both fleets are empty."""
 
     def __init__(
         self, config: RunConfig, namespace: str, luggage: Luggage, *, stacks: Path, background: asyncio.TaskGroup
@@ -29,15 +30,12 @@ class Workers:
         self._stacks, self._background = stacks, background
         self._places = Placement(namespace)
         engines, sequences = config.rollout.workers, config.rollout.max_num_seqs
-        self.rollouts = self._fleet("rollout", engines, sequences, self._prepare_rollout)
-        self.sampler = make_sampler(config, self.rollouts)
-        self.envs = EnvPool(
-            config.env,
-            self._places.namespace,
-            spawn=partial(self._places.spawn_env, config.env, luggage),
-            prepare=self._prepare_env,
-            **self._supervision(),
+        sampling = config.samples
+        self.rollouts = (
+            self._fleet("rollout", engines, sequences, self._prepare_rollout) if sampling else self._nobody("rollout")
         )
+        self.sampler = make_sampler(config, self.rollouts)
+        self.envs = self._env_pool(luggage) if sampling else self._nobody("env")
 
     @property
     def fleets(self) -> list[Fleet]:
@@ -54,6 +52,23 @@ class Workers:
         """End every actor."""
         for fleet in self.fleets:
             fleet.kill()
+
+    def _env_pool(self, luggage: Luggage) -> Fleet:
+        return EnvPool(
+            self.config.env,
+            self._places.namespace,
+            spawn=partial(self._places.spawn_env, self.config.env, luggage),
+            prepare=self._prepare_env,
+            **self._supervision(),
+        )
+
+    def _nobody(self, role: str) -> Fleet:
+        """A fleet without members."""
+
+        def spawn(name: str) -> Any:
+            raise InfrastructureError(f"{name}: nothing is sampled in this run")
+
+        return Fleet(role, 0, spawn=spawn, prepare=self._prepare_env, max_load=1, **self._supervision())
 
     def _fleet(self, role: str, size: int, max_load: int, prepare: Any) -> Fleet:
         spawn = getattr(self, f"_spawn_{role}")

@@ -38,6 +38,10 @@ class CheckpointError(UserError):
     """A checkpoint that is missing a part, corrupt, or of another run."""
 
 
+class RecordingError(UserError):
+    """Recorded rollouts that are missing, damaged, or of another model."""
+
+
 class SandboxUnavailable(UserError):
     """The configured sandbox cannot work on this machine; the message says how to mend that."""
 

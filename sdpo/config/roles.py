@@ -28,6 +28,9 @@ class RolloutConfig(Section):
 
     workers: int = Field(default=1, gt=0)
     """Rollout actors, one vLLM engine each."""
+    recorded: str | None = None
+    """Folder of recorded rollouts to train on (see docs/recorded-rollouts.md); none: they are sampled. With it there
+    are no rollout workers and no env workers, and `tasks.train` is not read."""
     sampling: RolloutSampling = RolloutSampling()
     """How training attempts are sampled."""
     max_logprobs: int = Field(default=20, gt=0)

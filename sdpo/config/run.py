@@ -33,6 +33,8 @@ class RecordConfig(Section):
     """Attempts of a step whose full story (prompt, response, verdict, hindsight, per-token credit) is kept."""
     tensorboard: bool = True
     """Write TensorBoard event files beside metrics.jsonl."""
+    rollouts: bool = False
+    """Record every batch's rollouts and verdicts in RUN_DIR/rollouts, to be trained on again without sampling."""
 
 
 class Deadlines(Section):
@@ -112,7 +114,12 @@ class RunConfig(Section):
         """Ray CPUs that all actors ask for together when the env pool is at its largest."""
         teachers = self.teacher.workers * self.teacher.num_cpus if self.has_teachers else 0.0
         others = self.rollout.workers * self.rollout.num_cpus + self.env.max_workers * self.env.num_cpus
-        return teachers + others + self.learner.ranks * self.learner.num_cpus
+        return teachers + (others if self.samples else 0.0) + self.learner.ranks * self.learner.num_cpus
+
+    @property
+    def samples(self) -> bool:
+        """Whether rollouts are sampled and judged in this run; else they are recorded ones."""
+        return self.rollout.recorded is None
 
     @property
     def weights_backend(self) -> Literal["ray", "nccl", "ipc"]:
@@ -229,6 +236,17 @@ class RunConfig(Section):
             raise ValueError(
                 f"batch.mini_batch_tasks={self.batch.mini_batch_tasks}: allowed: at most batch.tasks={self.batch.tasks}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _recorded_needs_no_sampling(self) -> Self:
+        if self.samples:
+            return self
+        where = f"with rollout.recorded={self.rollout.recorded}"
+        if self.tasks.heldout is not None:
+            raise ValueError(f"tasks.heldout={self.tasks.heldout}: nothing is sampled {where}; allowed: none")
+        if self.record.rollouts:
+            raise ValueError(f"record.rollouts=true: nothing is sampled {where}; allowed: false")
         return self
 
     @model_validator(mode="after")
