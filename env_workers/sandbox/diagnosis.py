@@ -26,7 +26,7 @@ _SYSCTLS = (
     ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone", "1"),
     ("user/max_user_namespaces", "0", "user.max_user_namespaces", "15000"),
 )
-_CONTAINER = (
+CONTAINER_OPTIONS = (
     "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
     "--security-opt systempaths=unconfined"
 )
@@ -43,16 +43,20 @@ def explain(stderr: str, read_sysctl: Callable[[str], str | None] | None = None)
     complaint = next((line for line in lines if any(sign in line for sign in _FORBIDDEN)), None)
     if complaint is None:
         return None
-    read = read_sysctl or _read_sysctl
-    for path, bad, name, good in _SYSCTLS:
-        if read(path) == bad:
-            return (
-                f"the bubblewrap sandbox cannot start ({complaint}): {name} is {bad}; as root: sysctl -w {name}={good}"
-            )
-    return f"the bubblewrap sandbox cannot start ({complaint}): user namespaces are forbidden here; {_CONTAINER}"
+    forbidden = forbidding_sysctl(read_sysctl or read_host_sysctl)
+    if forbidden is not None:
+        name, bad, good = forbidden
+        return f"the bubblewrap sandbox cannot start ({complaint}): {name} is {bad}; as root: sysctl -w {name}={good}"
+    return f"the bubblewrap sandbox cannot start ({complaint}): user namespaces are forbidden here; {CONTAINER_OPTIONS}"
 
 
-def _read_sysctl(path: str) -> str | None:
+def forbidding_sysctl(read: Callable[[str], str | None]) -> tuple[str, str, str] | None:
+    """(name, value, value that allows it) of the first setting of the kernel that forbids user namespaces."""
+    return next(((name, bad, good) for path, bad, name, good in _SYSCTLS if read(path) == bad), None)
+
+
+def read_host_sysctl(path: str) -> str | None:
+    """A file of /proc/sys, None where there is none."""
     try:
         return Path("/proc/sys", path).read_text().strip()
     except OSError:

@@ -420,7 +420,7 @@ def test_forbidden_namespaces_are_one_clear_line(
     complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sysctls, mend = COMPLAINTS[complaint]
-    monkeypatch.setattr(diagnosis, "_read_sysctl", sysctls.get)
+    monkeypatch.setattr(diagnosis, "read_host_sysctl", sysctls.get)
     bwrap = tmp_path / "bwrap"
     bwrap.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec echo bubblewrap 0.9.0\necho "{complaint}" >&2\nexit 1\n')
     bwrap.chmod(0o755)

@@ -1,0 +1,44 @@
+"""What a run writes: checkpoints, the model at the end, samples, in bytes. Pure."""
+
+from dataclasses import dataclass
+
+from orchestrator.doctor.memory_plan import FLOAT32, Lengths, dtype_bytes
+from orchestrator.doctor.model_shape import ModelShape
+from sdpo.config import RunConfig
+
+BYTES_PER_RESPONSE_TOKEN = 70
+"""Of a recorded attempt: the token's text and five rounded numbers as JSON."""
+BYTES_PER_PROMPT_TOKEN = 5
+BYTES_PER_ATTEMPT = 800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskPlan:
+    """checkpoint: one; num_checkpoints: that lie there at one time, one unfinished or just to be deleted included."""
+
+    checkpoint: int
+    num_checkpoints: int
+    model: int
+    samples: int
+
+    @property
+    def total(self) -> int:
+        return self.checkpoint * self.num_checkpoints + self.model + self.samples
+
+
+def plan_disk(config: RunConfig, model: ModelShape, lengths: Lengths) -> DiskPlan:
+    """A checkpoint is masters, AdamW and the average: 16 bytes a trained parameter (12 without an average); with LoRA
+    FSDP2 saves the adapters only. The model at the end is b P.
+    """
+    lora = config.learner.lora
+    trained = model.num_parameters if lora is None else model.lora_parameters(lora.rank, lora.targets)
+    averaged = config.teacher_stream == "teacher"
+    attempts = min(config.record.samples_per_step, config.batch.tasks * config.batch.samples_per_task)
+    per_attempt = BYTES_PER_ATTEMPT + BYTES_PER_RESPONSE_TOKEN * lengths.response
+    per_attempt += BYTES_PER_PROMPT_TOKEN * (lengths.prompt + lengths.hindsight)
+    return DiskPlan(
+        checkpoint=(3 + averaged) * FLOAT32 * trained,
+        num_checkpoints=config.checkpoint.keep_last + config.checkpoint.keep_best + 1,
+        model=dtype_bytes(config) * model.num_parameters,
+        samples=config.steps * attempts * per_attempt,
+    )

@@ -1,0 +1,88 @@
+"""What a run needs to know of itself for its plans: sizes of the model, lengths of the tasks, room on the machine."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.doctor.checks_gpu import Gpu, gather_gpus
+from orchestrator.doctor.facts_machine import gather_memory
+from orchestrator.doctor.memory_plan import Lengths
+from orchestrator.doctor.model_shape import ModelShape, read_model_shape
+from orchestrator.inputs import Inputs, TaskSets
+from orchestrator.run_dir import RunDir
+from sdpo.chat import render_prompt
+from sdpo.config import RunConfig
+from sdpo.errors import UserError
+from sdpo.types import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """refused: the one line with which the run would refuse to start, "" if it would start. model None: no such model,
+    which `refused` then says. lengths: measured on the tasks where they could be read, else what the config allows.
+    free_memory, free_disk, free_shm: bytes; on_cluster: the run would be placed on other machines (RAY_ADDRESS).
+    """
+
+    config: RunConfig
+    refused: str
+    num_tasks: int
+    num_heldout: int
+    model: ModelShape | None
+    lengths: Lengths
+    measured: bool
+    free_memory: int
+    free_disk: int
+    free_shm: int
+    gpus: tuple[Gpu, ...]
+    on_cluster: bool
+
+
+def gather_run(config: RunConfig) -> RunFacts:
+    """Reads tasks, tokenizer and headers, as the run does before it starts; loads no weights."""
+    refused, sets, lengths = "", None, Lengths.allowed(config)
+    run_dir = RunDir(config)
+    try:
+        with redirect_stdout(sys.stderr):  # what a run remarks on is no part of the findings
+            run_dir.check()
+            inputs = Inputs.load(config)
+            run_dir.check_inputs(inputs.digests)
+            sets = TaskSets.load(config)
+        lengths = _measured(config, inputs.tokenizer, [*sets.train, *sets.heldout])
+    except UserError as error:
+        refused = str(error)
+    try:
+        model = read_model_shape(config.model.path)
+    except UserError as error:
+        model, refused = None, refused or str(error)
+    return RunFacts(
+        config=config,
+        refused=refused,
+        num_tasks=0 if sets is None else len(sets.train),
+        num_heldout=0 if sets is None else len(sets.heldout),
+        model=model,
+        lengths=lengths,
+        measured=sets is not None,
+        free_memory=gather_memory().usable,
+        free_disk=_free(Path(config.dir).absolute()),
+        free_shm=_free(Path("/dev/shm")),
+        gpus=gather_gpus(),
+        on_cluster=bool(os.environ.get("RAY_ADDRESS")),
+    )
+
+
+def _measured(config: RunConfig, tokenizer: Any, tasks: Sequence[Task]) -> Lengths:
+    """The longest prompt there is; responses and hindsight prompts may grow to what the config allows."""
+    thinking = config.model.enable_thinking
+    prompt = max(len(render_prompt(tokenizer, t.messages, enable_thinking=thinking)) for t in tasks)
+    allowed = Lengths.allowed(config)
+    return Lengths(prompt=prompt, response=allowed.response, hindsight=allowed.hindsight)
+
+
+def _free(path: Path) -> int:
+    folder = next(p for p in (path, *path.parents) if p.is_dir())
+    return shutil.disk_usage(folder).free
