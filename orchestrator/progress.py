@@ -115,8 +115,12 @@ def open_progress(config: RunConfig) -> Iterator[Progress]:
         yield NOBODY if sys.stdout is None else Lines(config, sys.stdout)
         return
     screen = Screen(config, sys.stdout)
-    with screen.live, _logging_above():
-        yield screen
+    screen.live.start(refresh=True)  # the first drawing is this thread's: two at once would stand there twice
+    try:
+        with _logging_above():
+            yield screen
+    finally:
+        screen.live.stop()
 
 
 def _is_screen(stream: TextIO | None) -> bool:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from orchestrator.progress_state import RunState, Stage
 
-BAR_WIDTH = 28
+WIDTH, BAR_WIDTH = 88, 28
 SHOWN = (
     ("reward", "rollout/reward", "{:.3f}"),
     ("loss", "train/loss", "{:.4f}"),
@@ -53,15 +53,15 @@ def picture(state: RunState) -> RenderableType:
         title=Text(state.config.name, style="bold"),
         title_align="left",
         border_style="dim",
-        width=None,
+        width=WIDTH,
     )
 
 
 def _head(state: RunState) -> RenderableType:
     steps = state.config.steps
-    words = f"gone {duration(state.now_s - state.since_s)}"
-    if not state.is_over:
-        words += f", left {'?' if state.left_s is None else duration(state.left_s)}"
+    words = f"{duration(state.now_s - state.since_s)} so far"
+    if not state.is_over and state.left_s is not None:
+        words += f", {duration(state.left_s)} left"
     name = "all steps done" if state.is_over else f"step {state.steps_done + 1} of {steps}"
     row = Table.grid(padding=(0, 2))
     row.add_row(Text(name, style="bold"), _bar(state.steps_done, steps), Text(words))
@@ -95,7 +95,7 @@ def _stage(state: RunState, stage: Stage) -> tuple[RenderableType, RenderableTyp
         return _bar(1, 1), Text(words)
     if phase.expected:
         return _bar(done, phase.expected), Text(words)
-    return ProgressBar(total=None, pulse=True, width=BAR_WIDTH, animation_time=state.now_s), Text(words)
+    return _bar(None, 1), Text(words)
 
 
 def _figures(state: RunState) -> RenderableType:
@@ -115,7 +115,7 @@ def _figures(state: RunState) -> RenderableType:
     )
     table.add_row(
         *_pair("loss", _form(now, "train/loss", "{:.4f}")),
-        *_pair("alarms", _form(now, "health/alarms", "{:.0f}")),
+        *_pair("alarms", _form(now, "health/alarms", "{:.0f}"), "bold red" if now.get("health/alarms") else "bold"),
     )
     return table
 
@@ -131,9 +131,17 @@ def _form(metrics: Mapping[str, Any], name: str, form: str) -> str:
     return form.format(metrics[name]) if name in metrics else ""
 
 
-def _pair(name: str, value: str) -> tuple[Text, Text]:
-    return Text(name, style="dim"), Text(value or "-", style="bold")
+def _pair(name: str, value: str, style: str = "bold") -> tuple[Text, Text]:
+    return Text(name, style="dim"), Text(value or "-", style=style)
 
 
-def _bar(done: float, total: float) -> ProgressBar:
-    return ProgressBar(total=max(1, total), completed=done, width=BAR_WIDTH)
+def _bar(done: float | None, total: float) -> ProgressBar:
+    """None: under way, nobody knows how far. Colours by name: every terminal has those."""
+    return ProgressBar(
+        total=None if done is None else max(1, total),
+        completed=done or 0,
+        width=BAR_WIDTH,
+        complete_style="cyan",
+        finished_style="green",
+        pulse_style="cyan",
+    )
