@@ -15,7 +15,8 @@ const creditMap = (() => {
   const signed = (value, digits = 3) => (value > 0 ? "+" : "") + nats(value, digits);
   const percent = (value) => {
     const share = 100 * Math.exp(value / data.partsPerNat);
-    return (share >= 99.95 || share < 0.001 ? share.toFixed(share < 0.001 ? 0 : 1) : share.toPrecision(3)) + " %";
+    if (share < 0.001) return "below 0.001 %";
+    return (share >= 99.95 ? share.toFixed(1) : share.toPrecision(3)) + " %";
   };
   const element = (tag, name, text) => {
     const made = document.createElement(tag);
@@ -161,7 +162,7 @@ const creditMap = (() => {
     find("demo-title").textContent = look && look.demo
       ? `Demonstration: attempt ${look.demo[0]} at the same task` + shortened(cut[0]) : "Demonstration";
     set("demo", look && look.demo ? text(look.demo[1]) : "",
-      look ? "None: no other attempt of the group succeeded." : "None: nobody looks back with this objective.");
+      look ? "None: no other attempt of the group succeeded." : "None: this objective shows nothing to a teacher.");
     find("hindsight").hidden = !look;
     if (look) find("prompt").textContent = text(look.prompt);
   };
@@ -190,10 +191,10 @@ const creditMap = (() => {
   const rows = (shown, i) => {
     const found = [["position", `${i + 1} of ${shown.tokens.length}`], ["token id", String(shown.ids[i])]];
     if (isEnvironment(shown, i)) return [...found, ["written by", "the environment"]];
-    if (!shown.credit) return [["student log p", `${nats(shown.p[i])}   ${percent(shown.p[i])}`], ...found];
+    if (!shown.credit) return [["student log p", `${nats(shown.p[i])} (${percent(shown.p[i])})`], ...found];
     const numbers = [
-      ["student log p", `${nats(shown.p[i])}   ${percent(shown.p[i])}`],
-      ["teacher log q", `${nats(shown.q[i])}   ${percent(shown.q[i])}`],
+      ["student log p", `${nats(shown.p[i])} (${percent(shown.p[i])})`],
+      ["teacher log q", `${nats(shown.q[i])} (${percent(shown.q[i])})`],
       ["credit", `${signed(shown.credit[i])} nats`], ["teacher's entropy", `${nats(shown.entropy[i])} nats`],
     ];
     if (shown.engine !== shown.p) numbers.push(["engine's log p", nats(shown.engine[i])]);
