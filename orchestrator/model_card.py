@@ -68,8 +68,8 @@ def _what(config: RunConfig, exported: Exported, method: str) -> str:
     role = "The teacher's moving average" if exported.is_teacher else "The policy"
     form = "a LoRA adapter" if exported.is_adapter else "whole weights"
     return (
-        f"{role} of {method} run `{config.name}` after {exported.steps} of {config.steps} rollout batches, as {form} in "
-        f"{exported.dtype}. It started from `{base}` ({kind}) and learned from the verdicts and the feedback of the "
+        f"{role} of {method} run `{config.name}` after {exported.steps} of {config.steps} rollout batches, as {form} "
+        f"in {exported.dtype}. It started from `{base}` ({kind}) and learned from the verdicts and the feedback of the "
         f"environments named below."
     )
 
@@ -127,7 +127,7 @@ def _training(view: RunView, exported: Exported) -> Iterator[Row]:
     if lora is not None:
         yield "LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.targets)}"
     yield "compute type", f"{config.model.dtype}; master weights float32"
-    yield "learner", f"{config.learner.backend}, {config.learner.ranks} rank{'s' if config.learner.ranks > 1 else ''}"
+    yield "learner", f"{config.learner.backend}, ranks: {config.learner.ranks}"
     if exported.num_parameters is not None:
         yield "parameters", f"{exported.num_parameters / 1e6:.2f} M"
     yield "seed", f"{config.seed}{', deterministic' if config.deterministic else ''}"

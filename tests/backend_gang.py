@@ -117,11 +117,14 @@ def weights(learner: ObservedRank, config: RunConfig) -> Arrays:
     return found | {f"ema.{name}": tensor.clone().numpy() for name, tensor in average}
 
 
-def save_then_train(learner: ObservedRank, config: RunConfig, folder: str) -> tuple[list[dict[str, float]], Arrays]:
-    """Two steps, a checkpoint, two steps."""
+def save_then_train(
+    learner: ObservedRank, config: RunConfig, folder: str
+) -> tuple[list[dict[str, float]], Arrays, Arrays]:
+    """Two steps, a checkpoint, two steps; the weights at the end and in the checkpoint."""
     train(learner, config, range(2))
     learner.save(folder)
-    return train(learner, config, range(2, 4)), weights(learner, config)
+    saved = {name: array.copy() for name, array in weights(learner, config).items()}
+    return train(learner, config, range(2, 4)), weights(learner, config), saved
 
 
 def go_on(learner: ObservedRank, config: RunConfig) -> tuple[list[dict[str, float]], Arrays]:

@@ -1,4 +1,5 @@
-"""FSDP2 and DeepSpeed ZeRO 1, 2, 3 on one and two ranks: one trajectory, resuming, adapters, steps not taken."""
+"""FSDP2 and DeepSpeed ZeRO 1, 2, 3 on one and two ranks: one trajectory, resuming and reading
+checkpoints, adapters, steps not taken."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from learner.model import checkpoint_names
+from learner.stored import ModelFolder, open_stored, whole_tensors
 from sdpo.config import RunConfig
 from sdpo.errors import CheckpointError, ModelError
 from tests import backend_gang as gang
@@ -90,7 +92,10 @@ def test_resume_to_the_bit(
     gangs: gang.Gangs, models: dict[str, Path], tmp_path: Path, backend: str, lora: dict[str, Any] | None
 ) -> None:
     settings, folder = config(models["tied"], backend, 2, "bfloat16", lora=lora), str(tmp_path / "checkpoint")
-    want, want_weights = gangs.call(gang.save_then_train, settings, folder)
+    want, want_weights, saved = gangs.call(gang.save_then_train, settings, folder)
+    stored = stored_weights(settings, folder)
+    assert stored.keys() == saved.keys()
+    assert all((stored[name] == array).all() for name, array in saved.items())
     got, weights = gangs.call(gang.go_on, settings, checkpoint=folder)
     assert got == want
     assert all((weights[name] == array).all() for name, array in want_weights.items())
@@ -106,6 +111,16 @@ def test_resume_to_the_bit(
     if lora is not None:
         held = sum(path.stat().st_size for path in Path(folder).glob("zero-rank*.pt"))
         assert held < models["tied"].joinpath("model.safetensors").stat().st_size / 2
+
+
+def stored_weights(config: RunConfig, folder: str) -> gang.Arrays:
+    """As `gang.weights`, read from a checkpoint by this process alone."""
+    base, found = ModelFolder(Path(config.model.path)), {}
+    for part, prefix in (("masters", ""), ("ema", "ema.")):
+        stored = open_stored(Path(folder), part)  # type: ignore[arg-type]
+        tensors = whole_tensors(stored, base, config.learner.lora, config.model.dtype, torch.float32)
+        found |= {prefix + name: tensor.numpy() for name, tensor in tensors}
+    return found
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
