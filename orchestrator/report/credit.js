@@ -37,6 +37,17 @@ const creditMap = (() => {
       .replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
         (c) => "\u2039U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0") + "\u203a");
 
+  /* Text as it is, but for characters that steer the writing direction or have no shape: their numbers stand there. */
+  const STEERING = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
+  const write = (box, piece) => {
+    for (const part of piece.split(new RegExp(`(${STEERING.source})`))) {
+      if (STEERING.test(part)) {
+        const sign = box.appendChild(element("i", "credit-steering"));
+        sign.dataset.code = "U+" + part.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
+      } else if (part) box.append(part);
+    }
+  };
+
   /* An attempt with its numbers unpacked: p, q, entropy, credit in parts of a nat, one a token. */
   const unpack = (attempt) => {
     const teacher = attempt.teacher;
@@ -78,7 +89,7 @@ const creditMap = (() => {
     const lines = piece.split("\n");
     lines.forEach((line, n) => {
       if (n > 0) span.append(element("i", "credit-newline"), "\n");
-      if (line) span.append(line);
+      if (line) write(span, line);
     });
     if (isEnvironment(shown, i)) span.classList.add("credit-environment");
     if (split(shown, i)) span.classList.add("credit-split");
@@ -148,11 +159,13 @@ const creditMap = (() => {
   const showBeside = (shown) => {
     const a = shown.attempt, look = a.hindsight;
     const set = (name, value, otherwise) => {
-      find(name).textContent = value || otherwise;
+      find(name).textContent = "";
+      write(find(name), value || otherwise);
       find(name).classList.toggle("credit-empty", !value);
     };
     find("question").replaceChildren(...a.messages.map(([role, index]) => {
-      const box = element("pre", "", text(index));
+      const box = element("pre");
+      write(box, text(index));
       box.title = role;
       return box;
     }));
@@ -164,7 +177,7 @@ const creditMap = (() => {
     set("demo", look && look.demo ? text(look.demo[1]) : "",
       look ? "None: no other attempt of the group succeeded." : "None: this objective shows nothing to a teacher.");
     find("hindsight").hidden = !look;
-    if (look) find("prompt").textContent = text(look.prompt);
+    set("prompt", look ? text(look.prompt) : "", "");
   };
   const jump = (shown, i) => {
     const made = element("button", "credit-jump", `${visible(split(shown, i) ? carried(shown, i) : shown.tokens[i])}  `);
