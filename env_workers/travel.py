@@ -104,6 +104,16 @@ def discard(folder: Path | None) -> None:
         lock.close()
 
 
+def discard_all() -> None:
+    """Removes every folder that `unpack` made in this process, and forgets the modules that were imported from them."""
+    folders = tuple(_LOCKS)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(folders):
+            del sys.modules[name]
+    for folder in folders:
+        discard(Path(folder))
+
+
 def sweep() -> None:
     """Removes the folders of processes that are gone: who was killed cannot clean up."""
     for lock_file in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*.lock"):

@@ -3,10 +3,11 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sdpo.errors import TaskFileError
 
@@ -73,7 +74,7 @@ def _from_json(path: str) -> Iterator[tuple[str, Any]]:
     yield from ((f"{path}, record {number}", item) for number, item in enumerate(items, start=1))
 
 
-def _from_lines(path: str, lines: "IO[bytes] | list[bytes]") -> Iterator[tuple[str, Any]]:
+def _from_lines(path: str, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
     """Split at line feeds only: JSON strings may hold other line separators."""
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -93,10 +94,8 @@ def _from_parquet(path: str) -> Iterator[tuple[str, Any]]:
         raise TaskFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
-def _opened(path: str) -> IO[bytes]:
-    if path.endswith(".gz"):
-        return gzip.open(path, "rb")
-    return open(path, "rb")
+def _opened(path: str) -> BufferedIOBase:
+    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
 
 
 def _unreadable(path: str, error: Exception) -> TaskFileError:

@@ -1,7 +1,8 @@
 """Read a run file and its overrides into a `RunConfig`; write one back. Every failure is a one-line `ConfigError`."""
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,23 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
     Types are strict: `steps: 1.0` and `steps: "1"` are refused. A union without a `kind` has the default's. An override
     that changes the `kind` of a section starts that section anew. Raises `ConfigError`.
     """
-    data = _read(Path(path))
+    return _validated(read_run_file(Path(path)), [_parse_override(text) for text in overrides])
+
+
+def make_run_config(data: Mapping[str, Any], changes: Mapping[str, Any]) -> RunConfig:
+    """As `load_run_config`, of what a run file would hold and of dotted keys with their values. Changes neither."""
+    _refuse_foreign_values("config", {**data})
+    parsed = []
+    for name, value in changes.items():
+        if not all(name.split(".")):
+            raise ConfigError(f"{name!r}: allowed: dotted keys, for example batch.tasks")
+        _refuse_foreign_values(name, value)
+        parsed.append((name.split("."), value))
+    return _validated(copy.deepcopy(dict(data)), parsed)
+
+
+def _validated(data: dict[str, Any], parsed: list[tuple[list[str], Any]]) -> RunConfig:
     _fill_kinds(data, RunConfig)
-    parsed = [_parse_override(text) for text in overrides]
     for names, value in sorted(parsed, key=lambda item: item[0][-1] != "kind"):
         _apply(data, names, value)
     _fill_kinds(data, RunConfig)
@@ -40,8 +55,8 @@ def dump_run_config(config: RunConfig) -> str:
     return dump_yaml(config.model_dump(mode="json"))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The file's mapping, {} if it holds nothing."""
+def read_run_file(path: Path) -> dict[str, Any]:
+    """The file's mapping as it stands there, not validated; {} if it holds nothing. Raises `ConfigError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_tasks(tmp_path / "no.parquet")
 
 
-def as_parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+def as_parquet(path: Path, columns: Mapping[str, Any]) -> Path:
     parquet.write_table(pyarrow.table(columns), path)
     return path
 
