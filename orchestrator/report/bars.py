@@ -13,8 +13,10 @@ Spec = dict[str, Any]
 MOST_BARS = 40
 
 
-def stacked_spec(parts: Sequence[Part], colours: Mapping[str, str], *, y_title: str, unit: str) -> Spec | None:
-    """A Vega-Lite spec, or None without parts. The first of `colours` lies at the bottom of a bar."""
+def stacked_spec(
+    parts: Sequence[Part], colours: Mapping[str, str], *, y_title: str, unit: str, y_max: float
+) -> Spec | None:
+    """A Vega-Lite spec, or None without parts. `colours` from the bottom of a bar up; `y_max` is always shown."""
     if not parts:
         return None
     order = {name: place for place, name in enumerate(colours)}
@@ -32,7 +34,7 @@ def stacked_spec(parts: Sequence[Part], colours: Mapping[str, str], *, y_title: 
         .encode(
             x=alt.X("from:Q", bin="binned", title="step", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
             x2="to:Q",
-            y=alt.Y("value:Q", stack="zero", title=y_title, axis=alt.Axis(format="~g")),
+            y=alt.Y("value:Q", stack="zero", title=y_title, scale=alt.Scale(domain=[0, y_max], nice=y_max != 1)),
             color=alt.Color("part:N", scale=scale, legend=alt.Legend(title=None, orient="bottom", columns=4)),
             order=alt.Order("place:Q"),
             tooltip=[

@@ -10,7 +10,7 @@ from orchestrator.report.figure import Figure
 from orchestrator.report.lines import Axis
 from orchestrator.report.palette import OTHER_COLOUR, PART_COLOURS, kind_colours
 from orchestrator.report.resources import memory_figures, speed_figures
-from orchestrator.report.stages import OTHER, STAGES, binned_parts, kind_shares, stage_seconds
+from orchestrator.report.stages import OTHER, STAGES, Part, binned_parts, highest_bar, kind_shares, stage_seconds
 
 RATE = Axis(title="share of attempts", low=0.0, high=1.0)
 NATS = Axis(title="nats")
@@ -127,7 +127,7 @@ def _outcomes(report: Report) -> Chapter:
                 title=f"Outcomes of attempts: {group.title}",
                 better="more passed is better",
                 caption=_bars_caption(group, parts, "") if parts else "Not recorded: verdict/*.",
-                spec=stacked_spec(parts, colours, y_title="share of attempts", unit="share"),
+                spec=stacked_spec(parts, colours, y_title="share of attempts", unit="share", y_max=1),
                 key=tuple(colours.items()),
             )
         )
@@ -136,24 +136,28 @@ def _outcomes(report: Report) -> Chapter:
 
 def _time(report: Report) -> Chapter:
     colours = dict(zip(STAGES, PART_COLOURS, strict=False)) | {OTHER: OTHER_COLOUR}
+    parts_by_group = [_stage_parts(group) for group in report.groups]
+    highest = max((highest_bar(parts) for parts in parts_by_group), default=0.0)
     figures = []
-    for place, group in enumerate(report.groups, 1):
-        tables = [(r["step"], spent) for run in group.runs for r in run.view.metrics if (spent := stage_seconds(r))]
-        parts = binned_parts(tables, MOST_BARS)
+    for place, (group, parts) in enumerate(zip(report.groups, parts_by_group, strict=True), 1):
+        words = "The parts follow each other and add up to the time of the step."
         figures.append(
             Figure(
                 name=f"time-{place}",
                 title=f"Time of a step: {group.title}",
                 better="lower is faster",
-                caption=_bars_caption(group, parts, "The parts follow each other and add up to the time of the step.")
-                if parts
-                else "Not recorded: time/step_s.",
-                spec=stacked_spec(parts, colours, y_title="seconds a step", unit="seconds a step"),
+                caption=_bars_caption(group, parts, words) if parts else "Not recorded: time/step_s.",
+                spec=stacked_spec(parts, colours, y_title="seconds a step", unit="seconds a step", y_max=highest),
                 key=tuple(colours.items()),
             )
         )
     text = " ".join(f"{name}: {what}." for name, (_, what) in STAGES.items()) + " other: the rest of the step."
     return Chapter(anchor="time", title="Time per stage", text=text, figures=[*figures, _step_time(report)])
+
+
+def _stage_parts(group: Group) -> list[Part]:
+    tables = [(r["step"], spent) for run in group.runs for r in run.view.metrics if (spent := stage_seconds(r))]
+    return binned_parts(tables, MOST_BARS)
 
 
 def _step_time(report: Report) -> Figure:
@@ -162,7 +166,7 @@ def _step_time(report: Report) -> Figure:
     )
 
 
-def _bars_caption(group: Group, parts: Sequence[tuple[int, int, str, float]], words: str) -> str:
+def _bars_caption(group: Group, parts: Sequence[Part], words: str) -> str:
     width = max(last - first + 1 for first, last, _, _ in parts)
     means = [f"{width} steps"] if width > 1 else []
     means += [f"{len(group.runs)} seeds"] if len(group.runs) > 1 else []

@@ -34,7 +34,7 @@ def health_figures(report: Report) -> list[Figure]:
             report, "train/grad_norm", "Gradient norm, before clipping", Axis(title="norm", log=True), better="steady"
         )
     )
-    return figures + [_caps(report, name) for name in _cap_metrics(report)]
+    return figures + _caps(report)
 
 
 def moving_threshold(metric: str, run: Run) -> Points:
@@ -92,18 +92,19 @@ def _limits(report: Report, key: str) -> list[tuple[float, str]]:
     return [(float(limit), f"health.{key}={limit:g}") for limit in sorted(limits)]
 
 
-def _cap_metrics(report: Report) -> list[str]:
-    return [name for name in report.metrics("train/") if name.endswith("_clipped_fraction")]
-
-
-def _caps(report: Report, metric: str) -> Figure:
-    kind = metric.removeprefix("train/").removesuffix("_clipped_fraction").upper()
-    axis = Axis(title="share of tokens", low=0.0)
-    figure = metric_figure(report, metric, f"Tokens at the cap ({kind})", axis, better="lower is better")
-    if any(value for run in report.runs for _, value in run.points(metric)):
-        return figure
-    words = "No token was at the cap in any step."
-    return Figure(name=figure.name, title=figure.title, better=figure.better, caption=words)
+def _caps(report: Report) -> list[Figure]:
+    """Caps that held a token back; the others are named in words."""
+    figures, idle = [], []
+    for metric in [name for name in report.metrics("train/") if name.endswith("_clipped_fraction")]:
+        if any(value for run in report.runs for _, value in run.points(metric)):
+            title, axis = f"Tokens at a cap: {metric}", Axis(title="share of tokens", low=0.0)
+            figures.append(metric_figure(report, metric, title, axis, better="lower is better"))
+        else:
+            idle.append(metric)
+    if idle:
+        words = f"No token was at this cap in any step: {', '.join(idle)}."
+        figures.append(Figure(name="idle-caps", title="Tokens at a cap", better="lower is better", caption=words))
+    return figures
 
 
 def _finite(points: Points) -> list[tuple[float, float]]:

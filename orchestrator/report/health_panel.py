@@ -26,31 +26,35 @@ def health_section(report: Report, figures: list[Figure]) -> Section:
 
 
 def _panel(report: Report) -> Markup:
-    rows = [
-        [Markup(f'{text(_words(name))} <span class="note">{_what(name)}</span>'), *_cells(report, name)]
-        for name in RULES
-    ]
+    rows = [[_head(report, name), *(_cell(run, name) for run in report.runs)] for name in RULES]
     return table_html(["alarm", *(run.label for run in report.runs)], rows, "Alarms of the runs")
 
 
-def _cells(report: Report, name: str) -> list[Markup]:
-    return [_cell(run, name) for run in report.runs]
+def _head(report: Report, name: str) -> Markup:
+    """Name, what it watches, and its thresholds where all runs have the same."""
+    told = {_thresholds(run, name) for run in report.runs}
+    threshold = f"Threshold: {text(told.pop())}." if len(told) == 1 else ""
+    return Markup(f'{text(_words(name))} <span class="note">{_what(name)} {threshold}</span>')
+
+
+def _thresholds(run: Run, name: str) -> str:
+    limits = [(key, getattr(run.view.config.health, key)) for key in _KEYS[name]]
+    return ", ".join(f"health.{key}={'none' if value is None else f'{value:g}'}" for key, value in limits)
 
 
 def _cell(run: Run, name: str) -> Markup:
-    health = run.view.config.health
-    limits = [(key, getattr(health, key)) for key in _KEYS[name]]
-    told = ", ".join(f"{key} {'none' if value is None else f'{value:g}'}" for key, value in limits)
-    threshold = f'<br><span class="note">{text(told)}</span>'
+    """What happened; the tooltip says the run's own threshold."""
     began = [str(alarm["step"]) for alarm in run.view.alarms if alarm["name"] == name]
-    if all(value is None for _, value in limits):
-        return Markup("off" + threshold)
-    if began:
+    if all(getattr(run.view.config.health, key) is None for key in _KEYS[name]):
+        words = "off"
+    elif began:
         now = "; sounding at the last step" if _sounds(run, name) else ""
-        return Markup(f'<span class="alarm">⚠ began at step {", ".join(began)}{now}</span>{threshold}')
-    if not any(f"health/{name}" in record for record in run.view.metrics):
-        return Markup("not recorded" + threshold)
-    return Markup(f'<span class="well">✓ silent</span>{threshold}')
+        words = f'<span class="alarm">⚠ began at step {text(", ".join(began))}{now}</span>'
+    elif not any(f"health/{name}" in record for record in run.view.metrics):
+        words = "not recorded"
+    else:
+        words = '<span class="well">✓ silent</span>'
+    return Markup(f'<span title="{text(_thresholds(run, name))}">{words}</span>')
 
 
 def _sounds(run: Run, name: str) -> bool:

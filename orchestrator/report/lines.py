@@ -95,21 +95,23 @@ def line_spec(
 ) -> dict[str, Any] | None:
     """A Vega-Lite spec, or None if no line has a value that can be drawn. `thresholds`: (value, label)."""
     rows = [
-        (step, line.label, line.group, line.role, _drawable(value, axis), low, high)
+        (step, line.label, line.group, line.role, *(_drawable(number, axis) for number in (value, low, high)))
         for line in lines
         for step, value, low, high in line.points
     ]
-    roles = {row[3] for row in rows if row[4] is not None}
+    roles = {str(row[3]) for row in rows if row[4] is not None}
     if not roles:
         return None
     columns, numbers = ("step", "run", "group", "role", "value", "low", "high"), ("step", "value", "low", "high")
     banded = any(role != "seed" and low is not None for _, _, _, role, _, low, _ in rows)
     few = max(len(line.points) for line in lines) <= FEW_POINTS
+    limits = list(thresholds)
+    base = _base(report.groups, axis, _domain(axis, rows, limits))
     chart = alt.layer(
-        *_thresholds(thresholds),
-        *([_band(report.groups, axis)] if banded else []),
-        *_curves(report.groups, axis, roles),
-        _hovered(_base(report.groups, axis), 36 if few else 0),
+        *_thresholds(limits),
+        *([_band(base, axis)] if banded else []),
+        *_curves(base, report.groups, roles),
+        _hovered(base, 36 if few else 0),
         *_marks(report.groups, marks),
     ).properties(width="container", height=HEIGHT_PX)
     spec: dict[str, Any] = chart.to_dict()
@@ -124,33 +126,40 @@ def _drawable(value: float | None, axis: Axis) -> float | None:
     return None if value is None or (axis.log and value <= 0) else value
 
 
-def _base(groups: Sequence[Group], axis: Axis) -> alt.Chart:
-    ends = [end for end in (axis.low, axis.high) if end is not None]
-    domain: Any = ends if len(ends) == 2 else alt.DomainUnionWith(unionWith=ends) if ends else alt.Undefined
+def _domain(axis: Axis, rows: Sequence[Sequence[Any]], limits: Sequence[tuple[float, str]]) -> list[float]:
+    """From the smallest to the largest value; the axis' own ends where it has both. A wide band is cut."""
+    if axis.low is not None and axis.high is not None:
+        return [axis.low, axis.high]
+    shown = [value for row in rows if (value := row[4]) is not None]
+    shown += [value for value, _ in limits] + [end for end in (axis.low, axis.high) if end is not None]
+    return [min(shown), max(shown)]
+
+
+def _base(groups: Sequence[Group], axis: Axis, domain: list[float]) -> alt.Chart:
     kind: Literal["log", "linear"] = "log" if axis.log else "linear"
-    scale = alt.Scale(type=kind, zero=False, domain=domain, nice=len(ends) != 2)
+    scale = alt.Scale(
+        type=kind, zero=alt.Undefined if axis.log else False, domain=domain, nice=axis.low is None or axis.high is None
+    )
     chart: alt.Chart = alt.Chart().encode(
         x=alt.X("step:Q", title="step", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d")),
-        y=alt.Y("value:Q", title=axis.title, scale=scale, axis=alt.Axis(format="~e" if axis.log else "~g")),
+        y=alt.Y("value:Q", title=axis.title, scale=scale, axis=alt.Axis(format="~e") if axis.log else alt.Axis()),
         color=_colour(groups),
         detail="run:N",
     )
     return chart
 
 
-def _band(groups: Sequence[Group], axis: Axis) -> alt.Chart:
+def _band(base: alt.Chart, axis: Axis) -> alt.Chart:
     chart: alt.Chart = (
-        _base(groups, axis)
-        .transform_filter("datum.role != 'seed' && isValid(datum.low)")
+        base.transform_filter("datum.role != 'seed' && isValid(datum.low)")
         .mark_area(opacity=0.18, clip=True)
         .encode(y=alt.Y("low:Q", title=axis.title), y2="high:Q")
     )
     return chart
 
 
-def _curves(groups: Sequence[Group], axis: Axis, roles: Container[str]) -> list[alt.Chart]:
+def _curves(base: alt.Chart, groups: Sequence[Group], roles: Container[str]) -> list[alt.Chart]:
     """Single seeds below, thresholds, then what a person looks at first."""
-    base = _base(groups, axis)
     dashed = base.encode(strokeDash=_dash(groups)) if any(g.dash != groups[0].dash for g in groups) else base
     drawn = {
         "seed": dashed.mark_line(strokeWidth=1, opacity=0.45, clip=True),
@@ -194,8 +203,7 @@ def _dash(groups: Sequence[Group]) -> alt.StrokeDash:
     return alt.StrokeDash("group:N", scale=scale, legend=None)
 
 
-def _thresholds(thresholds: Iterable[tuple[float, str]]) -> list[alt.Chart]:
-    rows = list(thresholds)
+def _thresholds(rows: Sequence[tuple[float, str]]) -> list[alt.Chart]:
     if not rows:
         return []
     base = alt.Chart(_data(("value", "label"), ("value",), rows)).encode(y="value:Q")

@@ -57,7 +57,7 @@ def _tile(group: Group) -> str:
         f'<a href="#health" class="alarm">⚠ {alarms} alarms</a>' if alarms else '<span class="well">no alarm</span>'
     )
     return (
-        f'<div class="tile" style="border-color:{group.colour}"><h3>{text(group.title)}</h3>'
+        f'<div class="tile" style="border-left-color:{group.colour}"><h3>{text(group.title)}</h3>'
         f'<p class="result">{result}</p><p>{text(words)}</p><p>{health}</p></div>'
     )
 

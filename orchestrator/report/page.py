@@ -12,6 +12,7 @@ from orchestrator.report.markup import Markup, text
 from orchestrator.report.section import Section
 
 _HERE = Path(__file__).parent
+_TO_WINDOW = "window.vegaEmbed = vegaEmbed;"
 
 
 def page_html(title: str, key: Markup, source: str, sections: Sequence[Section], specs: Mapping[str, Any]) -> str:
@@ -83,5 +84,5 @@ def _bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle(None)
+    bundle = vl_convert.javascript_bundle(_TO_WINDOW)
     return bundle.replace("</script", "<\\/script").replace("\r\n", "\n")

@@ -59,5 +59,13 @@ def binned_parts(tables: Sequence[tuple[int, Mapping[str, float]]], most_bins: i
     ]
 
 
+def highest_bar(parts: Sequence[Part]) -> float:
+    """The largest sum of a bin's parts; 0 without parts."""
+    totals: dict[int, float] = {}
+    for first, _, _, value in parts:
+        totals[first] = totals.get(first, 0.0) + value
+    return max(totals.values(), default=0.0)
+
+
 def _mean(name: str, tables: Sequence[Mapping[str, float]]) -> float:
     return sum(table.get(name, 0.0) for table in tables) / len(tables)

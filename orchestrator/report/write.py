@@ -48,7 +48,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None, plots: Path | N
 
 
 def _page(report: Report, sections: Sequence[Section], figures: Sequence[Figure]) -> str:
-    names = ", ".join(run.label for run in report.runs)
+    names = ", ".join(group.title for group in report.groups)
     source = ", ".join(str(run.view.path) for run in report.runs)
     specs = {figure.name: figure.spec for figure in figures if figure.spec is not None}
     return page_html(f"Report: {names}", run_key(report), source, sections, specs)
