@@ -41,6 +41,8 @@ class RunState:
         """The last finite value of every metric."""
         self.base: Mapping[str, Any] = {}
         """The record of step 0: what was measured before training."""
+        self.is_starting = True
+        """Until an incarnation's first stage."""
         self.phases = dict[Stage, Phase]()
         self._counts = Counter[tuple[Stage, int | None]]()
         self._step_s = deque[float](maxlen=RECENT_STEPS)
@@ -82,7 +84,7 @@ class RunState:
 
     def begin(self, steps_done: int, records: list[dict[str, Any]]) -> None:
         """An incarnation begins after so many steps; `records` are those that are written down."""
-        self.steps_done = steps_done
+        self.steps_done, self.is_starting = steps_done, True
         self._counts.clear()
         self.phases = {}
         self._step_began_s = None
@@ -94,6 +96,7 @@ class RunState:
 
     def enter(self, stage: Stage, expected: int) -> None:
         """The driver goes over to `stage`; the one before has ended."""
+        self.is_starting = False
         if stage == "evaluate":
             self._counts[stage, None] = 0
         for phase in self.phases.values():
@@ -102,6 +105,7 @@ class RunState:
 
     def add(self, stage: Stage, batch: int | None) -> None:
         """One more unit of a batch, or of the evaluation (None)."""
+        self.is_starting = False
         self._counts[stage, batch] += 1
         if self._step_began_s is None and batch is not None:
             self._step_began_s = self.now_s

@@ -60,7 +60,9 @@ def picture(state: RunState) -> RenderableType:
 def _head(state: RunState) -> RenderableType:
     steps = state.config.steps
     words = f"{duration(state.now_s - state.since_s)} so far"
-    if not state.is_over and state.left_s is not None:
+    if state.is_starting:
+        words += ", actors are starting"
+    elif not state.is_over and state.left_s is not None:
         words += f", {duration(state.left_s)} left"
     name = "all steps done" if state.is_over else f"step {state.steps_done + 1} of {steps}"
     row = Table.grid(padding=(0, 2))

@@ -1,27 +1,43 @@
 """The table at the end of a run."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from orchestrator.metrics_log import read_metrics
+from orchestrator.outlet import Outlet
+
+COLUMNS = (
+    ("held-out pass@1", "heldout/pass@1", ".3f"),
+    ("training reward", "rollout/reward", ".3f"),
+    ("response tokens", "heldout/response_tokens", ".1f"),
+)
 
 
 def print_summary(run_dir: Path) -> None:
     """Before, by step, after; and where everything is."""
+    outlet = Outlet(sys.stdout)
+    outlet.write("\n".join(["", *summary_lines(run_dir), ""]))
+    outlet.flush()
+
+
+def summary_lines(run_dir: Path) -> list[str]:
+    """What `print_summary` prints."""
     records = read_metrics(run_dir / "metrics.jsonl")
-    evaluated = [r for r in records if "heldout/pass@1" in r]
-    print()
+    evaluated = [r for r in records if r.get("heldout/pass@1") is not None]
+    lines = []
     if evaluated:
-        print(f"{'step':>6}  {'held-out pass@1':>15}  {'training reward':>15}  {'response tokens':>15}")
+        lines.append(f"{'step':>6}" + "".join(f"  {name:>15}" for name, _, _ in COLUMNS))
         for record in evaluated:
-            print(
-                f"{record['step']:>6}  {_form(record, 'heldout/pass@1', '.3f'):>15}  "
-                f"{_form(record, 'rollout/reward', '.3f'):>15}  {_form(record, 'heldout/response_tokens', '.1f'):>15}"
-            )
-        print("before: " + _with_interval(evaluated[0]) + "   after: " + _with_interval(evaluated[-1]))
-    if records and "repair/pass@1" in records[0]:
-        print(f"failures that the base model repaired when shown their feedback: {records[0]['repair/pass@1']:.3f}")
-    print(f"run directory: {run_dir}")
+            cells = (f"  {_form(record, key, form):>15}" for _, key, form in COLUMNS)
+            lines.append(f"{record['step']:>6}" + "".join(cells))
+        lines.append("before: " + _with_interval(evaluated[0]) + "   after: " + _with_interval(evaluated[-1]))
+    if records and records[0].get("repair/pass@1") is not None:
+        share = _form(records[0], "repair/pass@1", ".3f")
+        lines.append(f"failures that the base model repaired when shown their feedback: {share}")
+    if (run_dir / "model").is_dir():
+        lines.append(f"model: {run_dir / 'model'}")
+    return [*lines, f"run directory: {run_dir}"]
 
 
 def _form(record: dict[str, Any], key: str, form: str) -> str:
@@ -30,5 +46,6 @@ def _form(record: dict[str, Any], key: str, form: str) -> str:
 
 
 def _with_interval(record: dict[str, Any]) -> str:
-    low, high = record["heldout/pass@1_low"], record["heldout/pass@1_high"]
-    return f"{record['heldout/pass@1']:.3f} (95 % interval {low:.3f} to {high:.3f})"
+    """Without an interval where there was none, for example over one task."""
+    mean, low, high = (_form(record, f"heldout/pass@1{end}", ".3f") for end in ("", "_low", "_high"))
+    return f"{mean} (95 % interval {low} to {high})" if low and high else mean

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.metrics_log import read_metrics
+from tests.metrics_page import undocumented
 from tests.run_fixtures import (
     RUN_FILE,
     actors,
@@ -45,6 +46,13 @@ HEALTH_METRICS = {
     "hindsight/attempt_chars_cut",
 }
 """What every step of an SDPO run tells of its health."""
+MACHINE_METRICS = {
+    "speed/generated_tokens_per_s",
+    "speed/trained_tokens_per_s",
+    "time/record_samples_s",
+    *(f"memory/{role}_bytes" for role in ("orchestrator", "rollout", "env", "teacher", "learner")),
+}
+"""What it tells of speed and memory."""
 
 
 def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
@@ -59,7 +67,8 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
     )
     output = finished(command(RUN_FILE, *overrides), tmp_path / "log")
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert records[-1].keys() >= HEALTH_METRICS
+    assert records[-1].keys() >= HEALTH_METRICS | MACHINE_METRICS
+    assert undocumented(name for record in records for name in record) == []
     assert not (tmp_path / "run" / "alarms.jsonl").exists(), "learning is no alarm"
     assert [record["health/alarms"] for record in records] == [0.0] * 9
     before, after = records[0]["heldout/pass@1"], records[-1]["heldout/pass@1"]

@@ -135,6 +135,7 @@ def test_the_display_shows_where_the_step_is_and_how_the_run_does() -> None:
     screen = Screen(CONFIG, io.StringIO(), clock, width=100, auto_refresh=False)
     screen.begin(0, [])
     assert "step 1 of 10" in shown(screen)
+    assert "actors are starting" in shown(screen)
     screen.step_done(0, BEFORE)
     screen.add("generate", 0)
     clock.now_s += 10
