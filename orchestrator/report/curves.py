@@ -84,4 +84,4 @@ def not_recorded(metric: str, missing: Sequence[Run], runs: Sequence[Run], why: 
 def left_out(report: Report, metric: str) -> str:
     """A sentence about values that a logarithmic axis cannot show; "" if there are none."""
     count = sum(value is not None and value <= 0 for run in report.runs for _, value in run.points(metric))
-    return f"{count} values of 0 are not shown: the axis is logarithmic." if count else ""
+    return f"Values of 0 are not shown ({count}): the axis is logarithmic." if count else ""

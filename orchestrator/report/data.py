@@ -30,6 +30,10 @@ class Run:
         """Every recorded value of a metric, one a step."""
         return [(r["step"], r[metric]) for r in self.view.metrics if metric in r]
 
+    def has(self, metric: str) -> bool:
+        """Whether there is a finite value of it."""
+        return any(value is not None for _, value in self.points(metric))
+
     @property
     def last_step(self) -> int:
         return int(self.view.metrics[-1]["step"]) if self.view.metrics else 0
@@ -65,8 +69,9 @@ class Report:
         return sorted({key for run in self.runs for r in run.view.metrics for key in r if key.startswith(prefix)})
 
     def missing(self, metric: str) -> list[Run]:
-        """Runs that have no finite value of a metric."""
-        return [run for run in self.runs if all(value is None for _, value in run.points(metric))]
+        """Runs that have no finite value of a metric; those that have not trained yet only if all lack it."""
+        without = [run for run in self.runs if not run.has(metric)]
+        return without if len(without) == len(self.runs) else [run for run in without if run.last_step > 0]
 
 
 def make_report(views: Sequence[RunView]) -> Report:

@@ -47,21 +47,22 @@ class Line:
 
 
 def lines_of(report: Report, series: Series, low: Series | None = None, high: Series | None = None) -> list[Line]:
-    """A line a run and, where a group has several seeds, their mean with its interval over seeds.
+    """A line a run and, where several seeds of a group have values, their mean with its interval over these seeds.
 
     `low` and `high`: the interval of a single run, at the same steps as `series`.
     """
     lines = []
     for group in report.groups:
         drawn = {run.label: binned(series(run), report.bin_steps) for run in group.runs}
-        role: Literal["single", "seed"] = "single" if len(group.runs) == 1 else "seed"
+        with_values = [line for line in drawn.values() if any(value is not None for _, value in line)]
+        role: Literal["single", "seed"] = "seed" if len(with_values) > 1 else "single"
         for run in group.runs:
             lows, highs = (dict(binned(f(run), report.bin_steps)) if f else {} for f in (low, high))
             points = [(s, value, lows.get(s), highs.get(s)) for s, value in drawn[run.label]]
             lines.append(Line(role, group.label, run.label, points))
-        if len(group.runs) > 1:
-            label = f"mean of {len(group.runs)} seeds"
-            lines.append(Line("mean", group.label, label, mean_over_runs(list(drawn.values()))))
+        if len(with_values) > 1:
+            label = f"mean of {len(with_values)} seeds"
+            lines.append(Line("mean", group.label, label, mean_over_runs(with_values)))
     return lines
 
 

@@ -1,6 +1,7 @@
 """The head of the page: what became of every run, and with which settings."""
 
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.report.data import Group, Report, Run, differing_settings
@@ -49,9 +50,10 @@ def _tile(group: Group) -> str:
     if len(afters) > 1:
         _, low, high = mean_interval(afters)
         words += f"; mean of {len(afters)} seeds, 95 % interval of the last {max(0.0, low):.3f} to {min(1.0, high):.3f}"
-    elif afters and len(group.runs) == 1:
-        record = heldout(group.runs[0], last=True)
-        words += f"; 95 % interval of the last {_interval(record)}" if record is not None else ""
+    elif afters:
+        [record] = [found for run in group.runs if (found := heldout(run, last=True)) is not None]
+        words += f"; 95 % interval of the last {_interval(record)}"
+        words += f"; of 1 of {len(group.runs)} seeds" if len(group.runs) > 1 else ""
     alarms = sum(len(run.view.alarms) for run in group.runs)
     health = (
         f'<a href="#health" class="alarm">⚠ {alarms} alarms</a>' if alarms else '<span class="well">no alarm</span>'
@@ -128,7 +130,18 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _differences(report: Report) -> Markup:
+def _differences(report: Report) -> str:
+    """Settings that all groups have, then those that go with a choice of some of them."""
     found = differing_settings(report.groups)
-    rows = [[key, *("–" if value is None else show(value) for value in values)] for key, values in found.items()]
-    return table_html(["setting", *(group.title for group in report.groups)], rows, "Settings that differ")
+    titles = [group.title for group in report.groups]
+    shared = {key: values for key, values in found.items() if None not in values}
+    html: str = _settings_table(titles, shared)
+    if others := {key: values for key, values in found.items() if key not in shared}:
+        summary = f"<summary>Settings that only some of them have ({len(others)})</summary>"
+        html += f'<details class="messages">{summary}{_settings_table(titles, others)}</details>'
+    return html
+
+
+def _settings_table(titles: list[str], settings: Mapping[str, Sequence[Any]]) -> Markup:
+    rows = [[key, *("–" if value is None else show(value) for value in values)] for key, values in settings.items()]
+    return table_html(["setting", *titles], rows, "Settings that differ")
