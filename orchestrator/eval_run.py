@@ -53,7 +53,7 @@ def evaluate(request: Request) -> dict[str, Any]:
     result = _result(request, inputs, sampled)
     result["speed"]["total_s"] = round(time.monotonic() - started_s, 2)
     if request.save_samples is not None:
-        _write(request.save_samples, "".join(json.dumps(_line(j)) + "\n" for j in sampled.judged))
+        _write(request.save_samples, "".join(json.dumps(sample_line(j)) + "\n" for j in sampled.judged))
     if request.out is not None:
         _write(request.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return result
@@ -113,7 +113,7 @@ def _result(request: Request, inputs: EvalInputs, sampled: Sampled) -> dict[str,
     }
 
 
-def _line(judged: Judged) -> dict[str, Any]:
+def sample_line(judged: Judged) -> dict[str, Any]:
     """One sample for --save-samples."""
     header, verdict = judged.header, judged.verdict
     return {

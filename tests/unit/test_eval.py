@@ -183,7 +183,8 @@ def test_bad_models_and_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def request(**options: Any) -> Request:
-    return Request(**{"model": MODEL, "tasks": str(HELDOUT), "settings": {}} | options)
+    given: dict[str, Any] = {"model": MODEL, "tasks": str(HELDOUT), "settings": {}}
+    return Request(**(given | options))
 
 
 def test_what_is_not_given_is_made_to_fit() -> None:
