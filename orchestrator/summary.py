@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checkpoints import best_first
 from orchestrator.metrics_log import read_metrics
 from orchestrator.outlet import Outlet
+from orchestrator.run_view import RunView
 
 COLUMNS = (
     ("held-out pass@1", "heldout/pass@1", ".3f"),
@@ -35,9 +37,20 @@ def summary_lines(run_dir: Path) -> list[str]:
     if records and records[0].get("repair/pass@1") is not None:
         share = _form(records[0], "repair/pass@1", ".3f")
         lines.append(f"failures that the base model repaired when shown their feedback: {share}")
+    lines += _best(run_dir)
     if (run_dir / "model").is_dir():
         lines.append(f"model: {run_dir / 'model'}")
     return [*lines, f"run directory: {run_dir}"]
+
+
+def _best(run_dir: Path) -> list[str]:
+    """With checkpoint.keep_best: which kept checkpoint is best, and the command that makes a model of it."""
+    view = RunView(run_dir)
+    best = best_first(view.checkpoints) if view.config.checkpoint.keep_best else []
+    if not best:
+        return []
+    where = f"best held-out pass@1 of a checkpoint: {best[0].pass_at_1:.3f}, after step {best[0].steps}"
+    return [f"{where}: sdpo export {run_dir} OUT --best"]
 
 
 def _form(record: dict[str, Any], key: str, form: str) -> str:

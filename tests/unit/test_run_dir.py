@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from ray.exceptions import RayTaskError
 
+from orchestrator.checkpoints import best_first
 from orchestrator.files import is_full
 from orchestrator.resume_rules import FREE, FREE_UNLESS_DETERMINISTIC, refused_change
 from orchestrator.run_dir import RunDir
+from orchestrator.run_view import RunView
+from orchestrator.summary import summary_lines
 from sdpo.config import RunConfig
 from sdpo.errors import CheckpointError, ConfigError
 
@@ -53,6 +56,35 @@ def test_the_newest_stay_and_the_best_stay_whatever_their_age(tmp_path: Path) ->
     assert run_dir.checkpoints.newest() == (run_dir.path / "checkpoints/step-000035", 35)
     state = json.loads((run_dir.path / "checkpoints/step-000020/state.json").read_text())
     assert state == {"steps": 20, "pass_at_1": 0.9}
+
+
+def test_the_best_outlives_restarts_and_a_smaller_keep_best(tmp_path: Path) -> None:
+    """Also one that was saved when nobody asked for the best; one whose score is lost is not the best."""
+    run_dir = opened(tmp_path, checkpoint={"keep_last": 3})
+    for steps, rate in {10: 0.9, 20: 0.8, 30: 0.1}.items():
+        save(run_dir, steps, rate)
+    run_dir.close()
+    run_dir = opened(tmp_path, checkpoint={"keep_last": 1, "keep_best": 2})
+    save(run_dir, 40, 0.2)
+    assert kept(run_dir) == [10, 20, 40]
+    run_dir.close()
+    run_dir = opened(tmp_path, checkpoint={"keep_last": 1, "keep_best": 1})
+    save(run_dir, 50, None)
+    assert kept(run_dir) == [10, 50]
+    assert [k.steps for k in best_first(RunView(run_dir.path).checkpoints)] == [10]
+    assert summary_lines(run_dir.path)[0] == (
+        f"best held-out pass@1 of a checkpoint: 0.900, after step 10: sdpo export {run_dir.path} OUT --best"
+    )
+    (run_dir.path / "checkpoints/step-000010/state.json").write_text("{")
+    save(run_dir, 60, 0.9)
+    assert kept(run_dir) == [60]
+
+
+def test_of_equals_the_newest_is_best_also_past_a_million_steps(tmp_path: Path) -> None:
+    run_dir = opened(tmp_path, checkpoint={"keep_last": 1, "keep_best": 1})
+    for steps in (999_999, 1_000_000, 1_000_001):
+        save(run_dir, steps, None if steps == 1_000_001 else 0.5)
+    assert sorted(kept(run_dir)) == [1_000_000, 1_000_001]
 
 
 def test_without_keep_best_only_age_counts_also_past_a_million_steps(tmp_path: Path) -> None:
