@@ -1,6 +1,7 @@
 """Recorded rollouts: written from a batch's groups, and read again in place of sampling and judging."""
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from hashlib import sha256
@@ -22,7 +23,7 @@ from orchestrator.recorded_format import (
 from orchestrator.recorded_manifest import NAME, Manifest
 from sdpo.config import RunConfig
 from sdpo.errors import RecordingError
-from sdpo.types import Task
+from sdpo.types import Rollout, Segment, Task
 
 
 def record_rollouts(folder: Path, groups: Sequence[Group], timeout_s: float) -> int:
@@ -37,8 +38,20 @@ def record_rollouts(folder: Path, groups: Sequence[Group], timeout_s: float) -> 
     return write_batch(folder, RecordedBatch(step=groups[0].step, tasks=tasks, attempts=tuple(attempts)))
 
 
+def narrowed(rollout: Rollout, support_size: int) -> Rollout:
+    """The attempt with the `support_size` most likely ids of each position, 0 for no support."""
+    return dataclasses.replace(rollout, segments=tuple(_narrowed(s, support_size) for s in rollout.segments))
+
+
+def _narrowed(segment: Segment, support_size: int) -> Segment:
+    if segment.support_ids is None or segment.support_log_probs is None or not support_size:
+        return dataclasses.replace(segment, support_ids=None, support_log_probs=None)
+    ids, log_probs = segment.support_ids[:, :support_size], segment.support_log_probs[:, :support_size]
+    return dataclasses.replace(segment, support_ids=ids, support_log_probs=log_probs)
+
+
 class Recording:
-    """A folder of recorded batches as an `AttemptSource` and a `TaskOrder`. Holds one batch in memory."""
+    """A folder of recorded batches as an `AttemptSource` and a `TaskOrder`; `check` comes first. Holds one batch."""
 
     def __init__(self, folder: Path) -> None:
         """Raises `RecordingError` for a folder without a readable manifest."""
@@ -52,6 +65,7 @@ class Recording:
         self._held: RecordedBatch | None = None
         self._loading = asyncio.Lock()
         self._tasks: dict[int, list[Task]] = {}
+        self._support_size = manifest.support_size
 
     def check(self, config: RunConfig, model: Fingerprint) -> list[Task]:
         """Whether a run of `config` can learn from all of its `steps`; returns the tasks, each once.
@@ -59,6 +73,7 @@ class Recording:
         Raises `ConfigError` or `RecordingError`, one line, before anything is started.
         """
         self.manifest.check_learns(config, model)
+        self._support_size = config.rollout_support_size
         recorded = self.num_batches
         if recorded < config.steps:
             missing = batch_file(self.folder, recorded).name
@@ -105,7 +120,7 @@ class Recording:
         return [
             AttemptRecord(
                 header=attempt.header,
-                rollout=None if attempt.rollout is None else ray.put(attempt.rollout),
+                rollout=None if attempt.rollout is None else ray.put(narrowed(attempt.rollout, self._support_size)),
                 verdict=attempt.verdict,
             )
             for attempt in self._held.of(task.id)

@@ -264,7 +264,7 @@ def test_the_learner_gets_the_groups_in_the_order_of_the_batch(monkeypatch: pyte
         return {}
 
     class Pipeline:
-        sampler = SimpleNamespace(expect=lambda task_ids: None)
+        source = SimpleNamespace(expect=lambda task_ids: None)
 
         async def run(self, step: int, index: int, task: Any, version: Version) -> Group:
             await asyncio.sleep(0.01 * (4 - index))
