@@ -21,7 +21,7 @@ def advise(config: RunConfig, model: ModelShape, lengths: Lengths, excess: Exces
 
     First what costs only speed, then what changes the run.
     """
-    chosen: list[str] = []
+    chosen: dict[str, Any] = {}
     left = excess(plan_memory(config, model, lengths))
     for changes in _candidates(config, model, lengths):
         if left <= 0:
@@ -30,17 +30,16 @@ def advise(config: RunConfig, model: ModelShape, lengths: Lengths, excess: Exces
         saved = left - excess(plan_memory(changed, model, lengths))
         if saved >= max(1, SMALLEST_SHARE * left):
             config, left = changed, left - saved
-            chosen += [f"{key}={_shown(value)}" for key, value in changes.items()]
-    return chosen, left <= 0
+            chosen |= changes
+    return [f"{key}={_shown(value)}" for key, value in chosen.items()], left <= 0
 
 
 def _candidates(config: RunConfig, model: ModelShape, lengths: Lengths) -> Iterator[dict[str, Any]]:
     longest = lengths.prompt + lengths.response
     tokens = packed_tokens(config, lengths)
-    for part in (2, 4, 8):
-        if tokens // part >= longest:
-            yield {"learner.tokens_per_micro_batch": tokens // part}
-    yield {"learner.tokens_per_micro_batch": longest}
+    while tokens > longest:
+        tokens = max(longest, tokens // 2)
+        yield {"learner.tokens_per_micro_batch": tokens}
     if not config.learner.gradient_checkpointing:
         yield {"learner.gradient_checkpointing": True}
     yield {"teacher.tokens_per_forward": lengths.hindsight + lengths.response}

@@ -16,18 +16,18 @@ from sdpo.config import RunConfig, SdpoObjective, TrustRegionTeacher
 
 ENGINE_MIB = 900
 """A vLLM engine on CPU and its actor without weights and caches."""
-TORCH_MIB = 350
+TORCH_MIB = 340
 """A learner rank or a teacher without its model: Python, torch, transformers."""
-ENV_WORKER_MIB = 130
-ORCHESTRATOR_MIB = 350
-RAY_MIB = 700
+ENV_WORKER_MIB = 90
+ORCHESTRATOR_MIB = 370
+RAY_MIB = 450
 """Of a node: raylet, control store, agents and the idle workers that Ray keeps."""
 CUDA_CONTEXT_MIB = 600
 """Of each process on a GPU: context, kernels, cuBLAS. Not measured here; PyTorch takes 300 to 600."""
 ENGINE_SHARE_OF_GPU = 0.92
 """What vLLM takes of a GPU where rollout.kv_cache_gib is none (its gpu_memory_utilization)."""
 BATCHED_TOKENS = 4096
-SANDBOX_TYPICAL_MIB = 40
+SANDBOX_TYPICAL_MIB = 25
 DEEPSPEED_BUCKET = 500_000_000
 """Elements of DeepSpeed's reduce bucket."""
 FLOAT32 = 4
