@@ -133,7 +133,7 @@ def model_window(model_config: Mapping[str, Any]) -> int:
 def kv_cache_gib(config: RunConfig, model_config: Mapping[str, Any], num_tasks: int) -> float:
     """Room for all sequences that one engine decodes at once, within `KV_CACHE_GIB` and a quarter of free memory.
 
-    At least one sequence fits. A model whose shape is not known gets the config's default.
+    At least two sequences fit. A model whose shape is not known gets the config's default.
     """
     text = _text(model_config)
     heads = text.get("num_key_value_heads") or text.get("num_attention_heads")
@@ -147,7 +147,9 @@ def kv_cache_gib(config: RunConfig, model_config: Mapping[str, Any], num_tasks: 
     sequence_gib = blocks * BLOCK_TOKENS * token_bytes / GIB
     samples: int = math.ceil(num_tasks * config.evaluation.samples_per_task / config.rollout.workers)
     wanted = min(config.rollout.max_num_seqs, samples) * sequence_gib
-    most = min(KV_CACHE_GIB[1], gather_memory().usable / GIB / 4 / config.rollout.workers)
+    most = KV_CACHE_GIB[1]
+    if not config.deterministic:  # what repeats itself must not depend on what else runs
+        most = min(most, gather_memory().usable / GIB / 4 / config.rollout.workers)
     return math.ceil(1000 * max(2 * sequence_gib, KV_CACHE_GIB[0], min(wanted, most))) / 1000
 
 

@@ -31,7 +31,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
             yield _row(f"pass@{k}", found)
     for k, found in result["avg@k"].items():
         yield _row(f"avg@{k}", found["success"])
-        yield _row(f"reward@{k}", found["reward"])
+        if found["reward"]["mean"] != found["success"]["mean"]:
+            yield _row(f"reward@{k}", found["reward"])
     yield ""
     yield f"{'tokens':12}  {'mean':>7}  {'median':>7}  {'p90':>7}  {'cut':>6}"
     for name, lengths in result["response_tokens"].items():

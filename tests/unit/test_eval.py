@@ -133,7 +133,7 @@ def test_a_run_warns_of_held_out_tasks_that_are_trained_on(tmp_path: Path, capsy
     config: dict[str, Any] = {"model": {"path": str(MODEL)}, "tasks": tasks, "batch": {"tasks": 2}}
     Inputs.load(RunConfig.model_validate(config))
     assert "warning: 2 of 3 evaluation tasks are training tasks, too" in capsys.readouterr().err
-    config["tasks"]["train"] = str(ROOT / "examples/tinycoder/tasks/train.jsonl")
+    train.write_text("\n".join(HELDOUT.read_text().splitlines()[3:5]))
     Inputs.load(RunConfig.model_validate(config))
     assert capsys.readouterr().err == ""
 
@@ -172,7 +172,7 @@ def test_bad_models_and_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (run / "config.yaml").write_text("name: run\n")
     for model, tasks, word in (
         (MODEL, tmp_path / "empty.jsonl", "holds no tasks"),
-        (MODEL, tmp_path / "none.jsonl", "no such task file"),
+        (MODEL, tmp_path / "none.jsonl", "none.jsonl: no such file"),
         (broken, HELDOUT, "no *.safetensors weights"),
         (tmp_path / "nowhere", HELDOUT, "no such folder"),
         (run, HELDOUT, "no exported model yet"),
@@ -202,7 +202,7 @@ def test_what_is_not_given_is_made_to_fit() -> None:
     assert (config.model.max_model_len_tokens, config.rollout.kv_cache_gib, remarks) == (200, 0.25, [])
 
 
-def test_a_larger_model_gets_a_larger_cache() -> None:
+def test_a_larger_model_gets_a_larger_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """2 x 30 layers x 3 heads x 64 x 4 bytes: 46,080 a token; 128 sequences of 5 blocks of 128 tokens: 3.5 GiB."""
     shape = {"num_hidden_layers": 30, "num_key_value_heads": 3, "num_attention_heads": 9, "hidden_size": 576}
     model = shape | {"max_position_embeddings": 8192}
@@ -210,6 +210,10 @@ def test_a_larger_model_gets_a_larger_cache() -> None:
     config, _ = fitted_config(request(overrides=overrides), MODEL, model, longest_prompt_tokens=200, num_tasks=1000)
     assert config.rollout.kv_cache_gib is not None
     assert 2 * 5 * 128 * 46080 / 2**30 <= config.rollout.kv_cache_gib <= 3.52
+    repeatable = request(overrides=(*overrides, "deterministic=true"))
+    monkeypatch.delattr("orchestrator.eval_config.gather_memory")
+    config, _ = fitted_config(repeatable, MODEL, model, longest_prompt_tokens=200, num_tasks=1000)
+    assert config.rollout.kv_cache_gib == pytest.approx(128 * 5 * 128 * 46080 / 2**30, abs=1e-3)
     with pytest.raises(ConfigError, match=r"longest prompt has 8000 tokens; allowed: at most 192"):
         fitted_config(request(overrides=overrides), MODEL, model, longest_prompt_tokens=8000, num_tasks=1)
 
