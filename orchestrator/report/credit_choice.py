@@ -1,6 +1,5 @@
 """Which recorded attempts go into the page: steps spread over the run, and the most telling attempts of each."""
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -17,19 +16,20 @@ FEWEST_ATTEMPTS = 2
 
 
 def steps_by_importance(steps: Sequence[int], alarm_steps: Iterable[int]) -> list[int]:
-    """All of the sorted `steps`: first, last, the last one up to each alarm, then halving the gaps again and again."""
+    """All of the sorted `steps`: first, last, the last one up to each alarm, then halving the gaps again and again.
+
+    Any number of them from the front is spread over the run.
+    """
     if not steps:
         return []
     last = len(steps) - 1
     wanted = [0, last]
     wanted += [max((i for i, step in enumerate(steps) if step <= alarm), default=0) for alarm in alarm_steps]
-    gaps = deque([(0, last)])
+    gaps = [(0, last)]
     while gaps:
-        low, high = gaps.popleft()
-        if high - low > 1:
-            middle = (low + high) // 2
-            wanted.append(middle)
-            gaps += [(low, middle), (middle, high)]
+        halves = [(low, (low + high) // 2, high) for low, high in gaps if high - low > 1]
+        wanted += [middle for _, middle, _ in halves]
+        gaps = [(low, middle) for low, middle, _ in halves] + [(middle, high) for _, middle, high in halves]
     return [steps[i] for i in dict.fromkeys(wanted)]
 
 

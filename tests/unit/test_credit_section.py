@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def test_steps_are_spread_over_the_run() -> None:
     assert steps_by_importance(steps, [])[:5] == [1, 100, 50, 25, 75]
     assert steps_by_importance(steps, [20, 500])[:4] == [1, 100, 20, 50]
     assert sorted(steps_by_importance(steps, [20])) == steps
+    some = sorted(steps_by_importance(steps, [])[:24])
+    assert max(after - before for before, after in pairwise(some)) <= 7, "24 of 100, with gaps of about 4"
     assert steps_by_importance([10, 20, 30], [25, 3])[:3] == [10, 30, 20]
     assert steps_by_importance([7], [7]) == [7]
     assert steps_by_importance([], [7]) == []
