@@ -3,6 +3,8 @@ sandbox, teacher, learner, new weights in the engine, export.
 """
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -26,7 +28,7 @@ from tests.learner_fixtures import ObservedRank, masters, one_rank, scores_only,
 from tests.model_shapes import SHAPES, make_shaped_model
 from tests.rollout_fixtures import load_reference, next_log_probs
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(600)
 AGREE = 1e-4
 FIRST, SECOND = Version(incarnation=0, batch=0), Version(incarnation=1, batch=1)
 TASK = {
@@ -51,9 +53,11 @@ def judge() -> Iterator[EnvWorker]:
 
 @pytest.fixture(scope="module", autouse=True)
 def imports_once() -> Iterator[None]:
-    """Lets go of the process from which the engines were forked."""
+    """Ends the process from which the engines were forked."""
     yield
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
