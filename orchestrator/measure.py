@@ -103,11 +103,11 @@ def time_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def speed_metrics(groups: Sequence[Group], metrics: Mapping[str, float]) -> dict[str, float]:
-    """Tokens a second. Generated: those that the model wrote, by the time from the batch's start to its last group.
-    Trained: those that went through the learner, prompts included, by `time/train_s`."""
+    """Tokens a second. Generated: those that the model wrote, by the time from the batch's start to its last group; not
+    those of a recording. Trained: those that went through the learner, prompts included, by `time/train_s`."""
     found = {}
     generated = _response_tokens(a for g in groups for a in (*g.attempts, *g.dropped))
-    longest_s = max((g.seconds.get("group", 0.0) for g in groups), default=0.0)
+    longest_s = max((0.0 if "read" in g.seconds else g.seconds.get("group", 0.0) for g in groups), default=0.0)
     if generated and longest_s > 0:
         found["speed/generated_tokens_per_s"] = generated / longest_s
     if metrics.get("train/tokens") and metrics.get("time/train_s"):

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
+import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -113,11 +114,12 @@ class Recording:
 
     async def judged(self, step: int, task: Task, seconds: dict[str, float]) -> list[AttemptRecord]:
         """The recorded attempts; those that infrastructure lost have no tokens. Raises `RecordingError` for damage."""
+        started = time.monotonic()
         async with self._loading:
             if self._held is None or self._held.step != step:
                 self._held = None  # one batch is in memory, not two
                 self._held = await asyncio.to_thread(read_batch, self.folder, step)
-        return [
+        found = [
             AttemptRecord(
                 header=attempt.header,
                 rollout=None if attempt.rollout is None else ray.put(narrowed(attempt.rollout, self._support_size)),
@@ -125,3 +127,5 @@ class Recording:
             )
             for attempt in self._held.of(task.id)
         ]
+        seconds["read"] = time.monotonic() - started
+        return found

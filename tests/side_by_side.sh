@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 pytest=("${PYTHON:-.venv/bin/python}" -m pytest --durations=15 "$@")
 lanes=(  # each lasts about as long as all others together
     "tests/integration/test_restart.py tests/integration/test_bad_input.py"
-    "tests/integration/test_run.py tests/integration/test_collapse.py"
+    "tests/integration/test_run.py tests/integration/test_collapse.py tests/integration/test_recorded_run.py"
 )
 others="tests/unit tests/integration"
 for lane in "${lanes[@]}"; do
