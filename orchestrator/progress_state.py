@@ -58,6 +58,11 @@ class RunState:
         return self.steps_done >= self.config.steps
 
     @property
+    def is_before_training(self) -> bool:
+        """While the base model is measured."""
+        return self.steps_done == 0 and not self.base and "evaluate" in self.phases
+
+    @property
     def evaluates_now(self) -> bool:
         """Whether the step that is under way ends with an evaluation."""
         return is_evaluated(self.steps_done + 1, self.config)

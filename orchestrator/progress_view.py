@@ -48,8 +48,9 @@ def duration(seconds: float) -> str:
 
 def picture(state: RunState) -> RenderableType:
     """The live display."""
+    stages = Text("the last checkpoint and the model are written\n") if state.is_over else _stages(state)
     return Panel(
-        Group(_head(state), Text(), _stages(state), Text(), _figures(state)),
+        Group(_head(state), Text(), stages, Text(), _figures(state)),
         title=Text(state.config.name, style="bold"),
         title_align="left",
         border_style="dim",
@@ -65,6 +66,8 @@ def _head(state: RunState) -> RenderableType:
     elif not state.is_over and state.left_s is not None:
         words += f", {duration(state.left_s)} left"
     name = "all steps done" if state.is_over else f"step {state.steps_done + 1} of {steps}"
+    if state.is_before_training:
+        name = "before training"
     row = Table.grid(padding=(0, 2))
     row.add_row(Text(name, style="bold"), _bar(state.steps_done, steps), Text(words))
     return row
@@ -89,7 +92,7 @@ def _stage(state: RunState, stage: Stage) -> tuple[RenderableType, RenderableTyp
         is_past = any(name in state.phases for name in ("train", "publish"))  # what was lost is never counted
         return _bar(expected if is_past else done, expected), Text(f"{done} of {expected}")
     if phase is None:
-        is_skipped = stage == "evaluate" and not state.evaluates_now
+        is_skipped = stage == "evaluate" and not state.evaluates_now and not state.is_before_training
         return _bar(0, 1), Text("not after this step" if is_skipped else "", style="dim")
     seconds = (phase.ended_s or state.now_s) - phase.began_s
     words = f"{done} of {phase.expected}, {seconds:.1f} s" if phase.expected else f"{seconds:.1f} s"

@@ -78,7 +78,10 @@ def test_time_left_is_the_median_step_and_the_evaluations_that_are_due() -> None
 
 
 def test_a_resumed_run_knows_how_long_its_steps_took() -> None:
-    records = [{"step": 0, **BEFORE}, *({"step": i, "time/step_s": 12.0 + 6 * (i == 4)} for i in range(1, 6))]
+    records: list[dict[str, Any]] = [
+        {"step": 0, **BEFORE},
+        *({"step": i, "time/step_s": 12.0 + 6 * (i == 4)} for i in range(1, 6)),
+    ]
     records[4]["time/evaluate_s"] = 6.0
     records[5]["rollout/reward"] = None
     state = RunState(CONFIG, Clock())
@@ -136,6 +139,9 @@ def test_the_display_shows_where_the_step_is_and_how_the_run_does() -> None:
     screen.begin(0, [])
     assert "step 1 of 10" in shown(screen)
     assert "actors are starting" in shown(screen)
+    screen.enter("evaluate", 16)
+    screen.add("evaluate")
+    assert re.search(r"before training.*evaluate +\S+ +1 of 16, 0\.0 s", shown(screen), re.DOTALL)
     screen.step_done(0, BEFORE)
     screen.add("generate", 0)
     clock.now_s += 10
@@ -152,6 +158,9 @@ def test_the_display_shows_where_the_step_is_and_how_the_run_does() -> None:
     clock.now_s += 2.5
     screen.enter("publish")
     assert re.search(r"train +━{28} +2\.5 s", shown(screen)), "over, and how long it took"
+    screen.step_done(10, STEP)
+    assert "all steps done" in shown(screen)
+    assert "generate" not in shown(screen)
 
 
 def test_a_display_that_cannot_be_drawn_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
