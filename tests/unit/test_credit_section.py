@@ -24,7 +24,7 @@ def payload_of(html: str) -> Any:
 
 
 def numbers(packed: str) -> list[int]:
-    return np.frombuffer(base64.b64decode(packed), "<i2").tolist()
+    return [int(n) for n in np.frombuffer(base64.b64decode(packed), "<i2")]
 
 
 def test_numbers_and_texts_arrive_and_the_environments_tokens_have_none(tmp_path: Path) -> None:
