@@ -212,6 +212,9 @@ class _Player:
             )
         shown = observation.messages if fitted is None else fitted[1]
         self._turns.append(Turn(answer=answer, observation=shown))
+        whole, kept = (sum(len(m.content) for m in messages) for messages in (observation.messages, shown))
+        if kept < whole:
+            self._notes.append(f"turn {number}: the model reads {kept} of {whole} characters of the observation")
         if number >= limit:
             self._notes.append(f"env.max_turns={limit} reached: judged as it is")
             return "turns"

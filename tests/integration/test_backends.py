@@ -115,7 +115,8 @@ def test_resume_to_the_bit(
 
 def stored_weights(config: RunConfig, folder: str) -> gang.Arrays:
     """As `gang.weights`, read from a checkpoint by this process alone."""
-    base, found = ModelFolder(Path(config.model.path)), {}
+    base = ModelFolder(Path(config.model.path))
+    found: gang.Arrays = {}
     for part, prefix in (("masters", ""), ("ema", "ema.")):
         stored = open_stored(Path(folder), part)  # type: ignore[arg-type]
         tensors = whole_tensors(stored, base, config.learner.lora, config.model.dtype, torch.float32)

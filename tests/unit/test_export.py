@@ -167,22 +167,22 @@ def test_the_card_says_what_the_run_was(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_exported_is_one_line(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str], told: str
 ) -> None:
     assert main(["export", str(run.path), str(tmp_path / "out"), *options]) == 2
-    error = capsys.readouterr().err
+    error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert re.search(told, error)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_use_is_kept_and_a_damaged_checkpoint_leaves_nothing(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes").write_text("mine")
     assert main(["export", str(run.path), str(tmp_path / "mine")]) == 2
-    assert "exists and is not empty" in capsys.readouterr().err
+    assert "exists and is not empty" in capfd.readouterr().err
     copy = tmp_path / "run"
     (copy / "checkpoints/step-000009").mkdir(parents=True)
     (copy / "config.yaml").write_bytes((run.path / "config.yaml").read_bytes())
@@ -191,11 +191,11 @@ def test_a_folder_in_use_is_kept_and_a_damaged_checkpoint_leaves_nothing(
     (shard,) = copy.glob("checkpoints/*/*.distcp")
     shard.write_bytes(shard.read_bytes()[:-9])
     assert main(["export", str(copy), str(tmp_path / "out")]) == 2
-    assert "is damaged" in capsys.readouterr().err
+    assert "is damaged" in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "run"]
 
 
-def test_a_run_without_an_average_has_no_teacher_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_an_average_has_no_teacher_to_export(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     base = make_tiny_model(tmp_path / "base")
     config: RunConfig = make_config(base, name="grpo", dir=str(tmp_path), objective={"kind": "grpo"})
     run_dir = RunDir(config)
@@ -206,6 +206,6 @@ def test_a_run_without_an_average_has_no_teacher_to_export(tmp_path: Path, capsy
         run_dir.checkpoints.commit(unfinished, 1, None)
     run_dir.close()
     assert main(["export", str(run_dir.path), str(tmp_path / "out"), "--teacher"]) == 2
-    assert "holds no teacher's average" in capsys.readouterr().err
+    assert "holds no teacher's average" in capfd.readouterr().err
     assert main(["export", str(run_dir.path), str(tmp_path / "out"), "--best"]) == 2
-    assert "--best: held-out pass@1 was measured at no checkpoint" in capsys.readouterr().err
+    assert "--best: held-out pass@1 was measured at no checkpoint" in capfd.readouterr().err

@@ -41,19 +41,19 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 
 def previewed(
-    capsys: pytest.CaptureFixture[str], files: dict[str, str], *arguments: str, exit_code: int = 0
+    capfd: pytest.CaptureFixture[str], files: dict[str, str], *arguments: str, exit_code: int = 0
 ) -> dict[str, Any]:
     sets = [f"tasks.train={files['tasks']}", f"tasks.heldout={files['tasks']}", f"model.path={MODEL}"]
     assert main(["preview", RUN_FILE, "--json", *arguments, *sets]) == exit_code
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    found: dict[str, Any] = json.loads(capfd.readouterr().out)
     return found
 
 
 def test_prompt_verdict_and_hindsight_are_the_runs_own(
-    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+    files: dict[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     task = next(t for t in load_tasks(files["tasks"]) if t.environment == "code")
-    found = previewed(capsys, files, "--task", task.id, "--answer", files["wrong.txt"])
+    found = previewed(capfd, files, "--task", task.id, "--answer", files["wrong.txt"])
     config, tokenizer = load_run_config(RUN_FILE), load_tokenizer(MODEL)
     prompt = render_prompt(tokenizer, task.messages)
     assert found["prompt"] == {"text": tokenizer.decode(prompt.tolist()), "length": len(prompt)}
@@ -71,34 +71,34 @@ def test_prompt_verdict_and_hindsight_are_the_runs_own(
 
 
 def test_a_second_answer_is_the_demonstration_if_it_succeeds(
-    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+    files: dict[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("--answer", files["wrong.txt"], "--demo")
     task_id = next(t.id for t in load_tasks(files["tasks"]) if t.environment == "code")
     lenient = ("--task", task_id, "hindsight.success_threshold=0")
-    found = previewed(capsys, files, *arguments, files["right.txt"], *lenient)
+    found = previewed(capfd, files, *arguments, files["right.txt"], *lenient)
     assert found["hindsight"]["demo_from"] == 1
     assert f"Correct solution:\n{RIGHT}" in found["hindsight"]["text"]
-    found = previewed(capsys, files, *arguments, files["wrong.txt"], "--task", task_id)
+    found = previewed(capfd, files, *arguments, files["wrong.txt"], "--task", task_id)
     assert found["hindsight"]["demo_from"] is None
     assert "the demonstration is not shown: its reward is 0.0" in found["notes"][0]
 
 
-def test_turns_go_on_until_the_verdict_and_no_further(
-    files: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    answer = ("--answer", files["wrong.txt"])
-    found = previewed(capsys, files, *answer)["attempt"]
+def test_turns_go_on_until_the_verdict_and_no_further(files: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
+    answer, room = ("--answer", files["wrong.txt"]), "rollout.sampling.max_response_tokens=500"
+    found = previewed(capfd, files, *answer, room)["attempt"]
     assert "The program is not right yet" in found["turns"][0]["observation"][0]["content"]
     assert found["notes"] == [
         "the environment waits for turn 2 of at most 8 (another --answer); judged as if the tokens had ended here"
     ]
     assert found["verdict"]["details"]["num_tries"] == 1
-    found = previewed(capsys, files, *answer, *answer, *answer, "rollout.sampling.max_response_tokens=400")["attempt"]
+    found = previewed(capfd, files, *answer, *answer, *answer, room)["attempt"]
     assert [turn["observation"] is None for turn in found["turns"]] == [False, True]
     assert found["transcript"].count(WRONG) == 2
     assert found["notes"] == ["the attempt was over after turn 2: 1 more given, not used"]
-    found = previewed(capsys, files, *answer, "env.max_turns=1")["attempt"]
+    (cut,) = previewed(capfd, files, *answer)["attempt"]["notes"][:1]
+    assert re.fullmatch(r"turn 1: the model reads \d+ of \d+ characters of the observation", cut)
+    found = previewed(capfd, files, *answer, "env.max_turns=1")["attempt"]
     assert found["notes"] == ["env.max_turns=1 reached: judged as it is"]
 
 
@@ -118,17 +118,17 @@ def riddles(folder: Path) -> tuple[str, ...]:
 
 
 def test_own_environment_from_stdin_without_a_tokenizer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = riddles(tmp_path)
     arguments = ["preview", RUN_FILE, "--answer", "-", "--task", "echo", *overrides]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the moon\n")))
     assert main(arguments) == 2
-    assert re.search(r"^sdpo: model.path=.*--plain previews without a tokenizer\n$", capsys.readouterr().err)
+    assert re.search(r"^sdpo: model.path=.*--plain previews without a tokenizer\n$", capfd.readouterr().err)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the moon\n")))
     assert main([*arguments, "--plain"]) == 0
-    said = capsys.readouterr().out
-    assert "== prompt: 32 characters ==" in said
+    said = capfd.readouterr().out
+    assert "== prompt: 33 characters ==" in said
     assert "[user]\nWho answers?\n\n[assistant]\n" in said
     assert "Feedback from your unsuccessful earlier attempt:\nnot the moon" in said
     assert "cut: nothing" in said
@@ -145,17 +145,17 @@ def test_own_environment_from_stdin_without_a_tokenizer(
     ],
 )
 def test_bad_input_is_one_line(
-    files: dict[str, str], capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+    files: dict[str, str], capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
 ) -> None:
     sets = (f"tasks.train={files['tasks']}", f"tasks.heldout={files['tasks']}", f"model.path={MODEL}")
     assert main(["preview", RUN_FILE, *(files.get(a, a) for a in arguments), *sets]) == 2
-    error = capsys.readouterr().err
+    error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert re.search(told, error)
 
 
 def test_a_broken_sandbox_is_told_and_is_no_verdict(
-    files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    files: dict[str, str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from env_workers.sandbox.pool import SandboxPool
     from sdpo.errors import InfrastructureError
@@ -164,6 +164,6 @@ def test_a_broken_sandbox_is_told_and_is_no_verdict(
         raise InfrastructureError("the sandbox is gone")
 
     monkeypatch.setattr(SandboxPool, "execute", broken)
-    found = previewed(capsys, files, "--answer", files["right.txt"], exit_code=1)
+    found = previewed(capfd, files, "--answer", files["right.txt"], exit_code=1)
     assert found["attempt"]["verdict"]["infrastructure_error"] == "the sandbox is gone"
     assert found["hindsight"] is None
