@@ -2,12 +2,12 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def gather_local(environ: Mapping[str, str]) -> LocalFacts:
 
 
 def run_python(program: str, timeout_s: float, without: tuple[str, ...] = ()) -> str:
-    """ "" if it ended well, else the last line of what it said. Its whole process group is gone afterwards."""
+    """ "" if it ended well, else the last line of what it said. One that is late is killed with all that it started."""
     environ = {name: value for name, value in os.environ.items() if name not in without}
     process = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -106,11 +106,18 @@ def run_python(program: str, timeout_s: float, without: tuple[str, ...] = ()) ->
     try:
         _, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        _kill_tree(process.pid)
         process.communicate()
         return f"no answer within {timeout_s:g} s"
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return "" if process.returncode == 0 else (lines[-1] if lines else f"exit code {process.returncode}")[:400]
+
+
+def _kill_tree(pid: int) -> None:
+    root = psutil.Process(pid)
+    for process in [root, *root.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _connect_error(address: str) -> str:
