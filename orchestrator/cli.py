@@ -6,7 +6,19 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from orchestrator.commands import Command, config, doctor, eval, export, generate, inspect, report, tasks, train
+from orchestrator.commands import (
+    Command,
+    config,
+    doctor,
+    eval,
+    export,
+    generate,
+    inspect,
+    preview,
+    report,
+    tasks,
+    train,
+)
 from sdpo.errors import SdpoError
 
 COMMANDS: tuple[Command, ...] = (
@@ -16,6 +28,7 @@ COMMANDS: tuple[Command, ...] = (
     generate,
     eval,
     export,
+    preview,
     report,
     inspect,
     doctor,
