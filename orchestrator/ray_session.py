@@ -12,6 +12,7 @@ import ray
 
 from rollout_workers.guardian import Guardian
 from sdpo.config import RunConfig
+from sdpo.errors import InfrastructureError
 
 _QUIET: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
 
@@ -21,10 +22,11 @@ def ray_session(config: RunConfig) -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for all of the run's actors.
 
     Never joins what another run on this machine has started. What is started here ends with this process, even by
-    SIGKILL: of Ray's own processes some would go on for minutes.
+    SIGKILL: of Ray's own processes some would go on for minutes. Raises `InfrastructureError` if Ray does not start or
+    answer.
     """
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**_QUIET)
+        _init()
         try:
             yield
         finally:
@@ -33,14 +35,21 @@ def ray_session(config: RunConfig) -> Iterator[None]:
     guardian = Guardian(Path(tempfile.mkdtemp(prefix="sdpo-run-")))
     slots = config.env.max_workers * config.env.env_slots
     try:
-        ray.init(
+        _init(
             address="local",
             num_cpus=max(os.cpu_count() or 1, math.ceil(config.num_cpus)),
             resources={"env_slot": slots} if slots else None,
             include_dashboard=False,
-            **_QUIET,
         )
         yield
     finally:
         ray.shutdown()
         guardian.release()
+
+
+def _init(**how: Any) -> None:
+    try:
+        ray.init(**how, **_QUIET)
+    except Exception as error:  # Ray raises errors of many kinds here, some of them bare
+        what = f"Ray at {os.environ['RAY_ADDRESS']}" if os.environ.get("RAY_ADDRESS") else "Ray on this machine"
+        raise InfrastructureError(f"{what} did not start or answer: {' '.join(str(error).split())[:300]}") from error
