@@ -14,7 +14,7 @@ from orchestrator.doctor.model_shape import ModelShape
 from orchestrator.doctor.words import GIB, MIB
 from sdpo.config import RunConfig, SdpoObjective, TrustRegionTeacher
 
-ENGINE_MIB = 900
+ENGINE_MIB = 950
 """A vLLM engine on CPU and its actor without weights and caches."""
 TORCH_MIB = 340
 """A learner rank or a teacher without its model: Python, torch, transformers."""
@@ -105,7 +105,7 @@ def plan_memory(config: RunConfig, model: ModelShape, lengths: Lengths) -> Memor
 
 
 def rollout_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> RolePlan:
-    """Weights b P, cache `rollout.kv_cache_gib`, the widest layer's tensors b S (2 H + 3 I + A + 2 G) over the batched
+    """Weights b P, on CPU the linear layers' once more (vLLM repacks them), cache `rollout.kv_cache_gib`, the widest layer's tensors b S (2 H + 3 I + A + 2 G) over the batched
     tokens S, logits 3 x 4 n V of the n sequences that are decoded at once. Split over `tensor_parallel` GPUs.
     """
     b, rollout = dtype_bytes(config), config.rollout
@@ -114,8 +114,10 @@ def rollout_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> Role
     attempts = -(-config.batch.tasks * config.batch.samples_per_task // rollout.workers)
     sequences = min(rollout.max_num_seqs, attempts)
     cache = 0 if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB)
+    repacked = 0 if place == "gpu" else b * (model.num_parameters - model.embedding_parameters)
     parts = [
         Part(what="weights", num_bytes=b * model.num_parameters, place=place),
+        Part(what="repacked weights", num_bytes=repacked),
         Part(what="KV cache", num_bytes=cache, place=place),
         Part(what="forward", num_bytes=b * tokens * _layer_width(model), place=place),
         Part(what="logits", num_bytes=3 * FLOAT32 * sequences * model.vocab_size, place=place),
