@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from learner.rank import LearnerRank
 from orchestrator.cli import main
 from orchestrator.facts import start_facts
 from orchestrator.model_card import CARD, Exported, hub_id, model_card
+from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
 from orchestrator.run_view import RunView
 from sdpo.config import RunConfig
@@ -209,3 +211,35 @@ def test_a_run_without_an_average_has_no_teacher_to_export(tmp_path: Path, capfd
     assert "holds no teacher's average" in capfd.readouterr().err
     assert main(["export", str(run_dir.path), str(tmp_path / "out"), "--best"]) == 2
     assert "--best: held-out pass@1 was measured at no checkpoint" in capfd.readouterr().err
+
+
+async def test_the_model_at_the_end_of_a_run_is_what_its_last_checkpoint_exports(tmp_path: Path) -> None:
+    """A longer run of the same name replaces the folder, also files that it no longer has."""
+    base = make_tiny_model(tmp_path / "base", dtype=torch.float32)
+    config = make_config(base, "bfloat16", name="end", dir=str(tmp_path))
+    run_dir = RunDir(config)
+    run_dir.open({})
+    (run_dir.path / "model").mkdir()
+    (run_dir.path / "model/model-00001-of-00002.safetensors").write_bytes(b"of an earlier end")
+    with one_rank(config) as learner:
+
+        class Gang:
+            async def save(self, folder: Path) -> None:
+                learner.save(str(folder))
+
+            async def export(self, folder: Path, texts: dict[str, str]) -> None:
+                learner.export(str(folder), texts)
+
+        books = RunBooks.__new__(RunBooks)
+        books._config, books._run_dir, books._checkpointed_steps, books._measured = config, run_dir, None, None
+        books._house = SimpleNamespace(gang=Gang())
+        await books.checkpoint(3)
+        model = await books.export()
+    run_dir.close()
+    assert main(["export", str(run_dir.path), str(tmp_path / "out")]) == 0
+    names = sorted(path.name for path in model.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert CARD in names
+    assert (model / "model.safetensors").read_bytes() == (tmp_path / "out/model.safetensors").read_bytes()
+    assert f"after 3 of {config.steps} rollout batches" in (model / CARD).read_text()
+    assert sorted(path.name for path in run_dir.path.iterdir() if path.name.startswith(".")) == []
