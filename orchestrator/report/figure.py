@@ -36,5 +36,5 @@ def table(columns: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequenc
 
 
 def _short(value: Any) -> Any:
-    """Floats with six digits."""
-    return format(value, ".6g") if isinstance(value, float) else value
+    """Floats with five digits."""
+    return format(value, ".5g") if isinstance(value, float) else value

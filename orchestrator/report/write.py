@@ -18,8 +18,10 @@ from orchestrator.report.section import Section
 from orchestrator.run_view import RunView
 from sdpo.errors import ConfigError
 
-CREDIT_BYTES = 1_800_000
-"""Room for recorded attempts: with it a report of three runs of 500 steps stays below 4 MB."""
+PAGE_BYTES = 4_000_000
+"""Size of a page that is full: recorded attempts take what charts and library leave."""
+LEAST_CREDIT_BYTES = 500_000
+"""Room that recorded attempts have in any case."""
 
 
 def write_report(paths: Sequence[Path], out: Path | None = None, plots: Path | None = None) -> tuple[Path, int]:
@@ -33,7 +35,8 @@ def write_report(paths: Sequence[Path], out: Path | None = None, plots: Path | N
     of_health, others = health_figures(report), chapters(report)
     figures = [figure for chapter in others for figure in chapter.figures] + of_health
     sections = [overview(report), *map(_section, others), health_section(report, of_health)]
-    sections.append(credit_section([run.view for run in report.runs], CREDIT_BYTES))
+    room = PAGE_BYTES - len(_page(report, sections, figures).encode())
+    sections.append(credit_section([run.view for run in report.runs], max(LEAST_CREDIT_BYTES, room)))
     page = _page(report, sections, figures)
     file = out or _default_file(views)
     try:
