@@ -105,8 +105,9 @@ def plan_memory(config: RunConfig, model: ModelShape, lengths: Lengths) -> Memor
 
 
 def rollout_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> RolePlan:
-    """Weights b P, on CPU the linear layers' once more (vLLM repacks them), cache `rollout.kv_cache_gib`, the widest layer's tensors b S (2 H + 3 I + A + 2 G) over the batched
-    tokens S, logits 3 x 4 n V of the n sequences that are decoded at once. Split over `tensor_parallel` GPUs.
+    """Weights b P, on CPU the linear layers' once more (vLLM repacks them), cache `rollout.kv_cache_gib`, the widest
+    layer's tensors b S (2 H + 3 I + A + 2 G) over the batched tokens S, logits 3 x 4 n V of the n sequences that are
+    decoded at once. Split over `tensor_parallel` GPUs.
     """
     b, rollout = dtype_bytes(config), config.rollout
     tokens = max(BATCHED_TOKENS, config.model.max_model_len_tokens)
