@@ -232,7 +232,7 @@ async def test_the_model_at_the_end_of_a_run_is_what_its_last_checkpoint_exports
 
         books = RunBooks.__new__(RunBooks)
         books._config, books._run_dir, books._checkpointed_steps, books._measured = config, run_dir, None, None
-        books._house = SimpleNamespace(gang=Gang())
+        books._house = SimpleNamespace(gang=Gang())  # type: ignore[assignment]
         await books.checkpoint(3)
         model = await books.export()
     run_dir.close()
