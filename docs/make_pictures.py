@@ -5,7 +5,7 @@
 Needs chromium and chromium-driver, which Debian has. The credit map is that of the first run.
 """
 
-import base64
+import shutil
 import sys
 import tempfile
 import time
@@ -18,32 +18,36 @@ from orchestrator.report.write import write_report
 
 PICTURES = Path(__file__).parent / "pictures"
 MOST_BYTES = 300_000
-WIDTH_PX = 1200
+WIDTH_PX, REPORT_PX, CREDIT_PX = 1200, 1500, 800
 DRAWN_WITHIN_S = 120.0
-_LONGEST_PX = 1500
+_WITHOUT_TABLES = ".runs { position: static !important } #overview > :not(.tiles):not(h2) { display: none }"
 
 
 def main(run_dirs: list[Path]) -> None:
-    """Write both pictures. Raises `SystemExit` if one is larger than `MOST_BYTES`."""
+    """Write both pictures. Raises `SystemExit` if one is larger than `MOST_BYTES` or a program is missing."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         page, _ = write_report(run_dirs, Path(folder) / "report.html")
         driver = _open(page)
         try:
-            _shoot(driver, PICTURES / "report.png", 0, min(_box(driver, "#learning")["bottom"], _LONGEST_PX))
-            box = _box(driver, "#credit")
-            _shoot(driver, PICTURES / "credit.png", box["top"], min(box["bottom"] - box["top"], _LONGEST_PX / 2))
+            _add_style(driver, _WITHOUT_TABLES)
+            _shoot(driver, "body", REPORT_PX, PICTURES / "report.png")
+            _shoot(driver, "#credit", CREDIT_PX, PICTURES / "credit.png")
         finally:
             driver.quit()
 
 
 def _open(page: Path) -> Any:
     """A headless Chromium that has drawn every chart of the page."""
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if None in programs.values():
+        raise SystemExit("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
+    options.binary_location = str(programs["chromium"])
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(argument)
-    options.add_argument(f"--window-size={WIDTH_PX},1000")
-    driver = webdriver.Chrome(options=options)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(programs["chromedriver"])))
+    _set_size(driver, REPORT_PX)
     driver.get(page.resolve().as_uri())
     deadline = time.monotonic() + DRAWN_WITHIN_S
     while not driver.execute_script("return document.documentElement.dataset.drawnMs"):
@@ -54,20 +58,23 @@ def _open(page: Path) -> Any:
     return driver
 
 
-def _box(driver: Any, selector: str) -> dict[str, float]:
-    """Top and bottom of an element on the page, in pixels."""
-    script = (
-        "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
-        "return {top: box.top + scrollY, bottom: box.bottom + scrollY};"
-    )
-    found: dict[str, float] = driver.execute_script(script, selector)
-    return found
+def _set_size(driver: Any, height_px: int) -> None:
+    size = {"width": WIDTH_PX, "height": height_px, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
-def _shoot(driver: Any, file: Path, top: float, height: float) -> None:
-    clip = {"x": 0, "y": top, "width": WIDTH_PX, "height": height, "scale": 1}
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-    file.write_bytes(base64.b64decode(shot["data"]))
+def _add_style(driver: Any, css: str) -> None:
+    script = "document.head.append(Object.assign(document.createElement('style'), {textContent: arguments[0]}))"
+    driver.execute_script(script, css)
+
+
+def _shoot(driver: Any, selector: str, height_px: int, file: Path) -> None:
+    """What a window of that height shows when it is scrolled to an element."""
+    _set_size(driver, height_px)
+    script = "scrollTo(0, document.querySelector(arguments[0]).getBoundingClientRect().top + scrollY)"
+    driver.execute_script(script, selector)
+    time.sleep(1.0)  # what is painted only when it comes into view
+    file.write_bytes(driver.get_screenshot_as_png())
     size = file.stat().st_size
     print(f"{file}: {size / 1e3:.0f} kB")
     if size > MOST_BYTES:
