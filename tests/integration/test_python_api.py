@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from orchestrator.api import open_run
 from tests.run_fixtures import ROOT
 from tests.walkthrough import files_of
 
+pytestmark = pytest.mark.timeout(600)
 SWEEP = files_of(ROOT / "docs/python.md")["~/sweep.py"]
 NOTEBOOK = """
 import asyncio, os, psutil, ray, runpy, sys, tempfile, threading
@@ -37,7 +40,7 @@ def test_the_sweep_of_the_page_in_a_running_event_loop(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=280,
+        timeout=560,
         check=False,
     )
     assert done.returncode == 0, done.stdout
