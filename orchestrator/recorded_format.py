@@ -80,6 +80,7 @@ def write_batch(folder: Path, batch: RecordedBatch) -> int:
     beside = file.with_name(f".{file.name}.unfinished")
     metadata = {"format": FORMAT, "step": str(batch.step), "sha256": _digest(batch.step, tensors)}
     save_file(tensors, beside, metadata=metadata)
+    beside.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for the owner alone
     sync_path(beside)
     os.replace(beside, file)
     sync_path(folder)
