@@ -27,9 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     which.add_argument("--step", type=int, metavar="N", help="of a run directory: its checkpoint after N steps")
     which.add_argument("--best", action="store_true", help="of a run directory: its best kept checkpoint")
     parser.add_argument("--samples", type=int, metavar="N", help="samples of a task")
-    parser.add_argument(
-        "--k", type=_numbers, metavar="1,4,8", help="for avg@k and pass@k (default: 1, 2, 4, …, N)"
-    )
+    parser.add_argument("--k", type=_numbers, metavar="1,4,8", help="for avg@k and pass@k (default: 1, 2, 4, …, N)")
     parser.add_argument("--temperature", type=float, metavar="T")
     parser.add_argument("--top-p", type=float, metavar="P")
     parser.add_argument("--max-response-tokens", type=int, metavar="N")
