@@ -16,8 +16,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     how = result["sampling"]
     yield f"{result['model']['given']}  (weights {result['model']['sha256']['weights'][:12]})"
     yield (
-        f"{tasks['asked']} tasks of {result['tasks_file']['path']}, {how['samples']} sample{'s' * (how['samples'] > 1)} each: "
-        f"temperature {how['temperature']:g}, top_p {how['top_p']:g}, "
+        f"{tasks['asked']} tasks of {result['tasks_file']['path']}, {how['samples']} "
+        f"sample{'s' * (how['samples'] > 1)} each: temperature {how['temperature']:g}, top_p {how['top_p']:g}, "
         f"at most {how['max_response_tokens']} tokens, seed {how['seed']}"
     )
     if lost["lost"]:
