@@ -15,12 +15,14 @@ from orchestrator.doctor.words import GIB, MIB
 from sdpo.config import RunConfig, SdpoObjective, TrustRegionTeacher
 
 ENGINE_MIB = 950
-"""A vLLM engine on CPU and its actor without weights and caches."""
+"""A vLLM engine on CPU without weights and caches."""
+ENGINE_ACTOR_MIB = 490
+"""The actor that holds the engine, a process of its own."""
 TORCH_MIB = 340
 """A learner rank or a teacher without its model: Python, torch, transformers."""
 ENV_WORKER_MIB = 90
-ORCHESTRATOR_MIB = 370
-RAY_MIB = 450
+ORCHESTRATOR_MIB = 460
+RAY_MIB = 950
 """Of a node: raylet, control store, agents and the idle workers that Ray keeps."""
 CUDA_CONTEXT_MIB = 600
 """Of each process on a GPU: context, kernels, cuBLAS. Not measured here; PyTorch takes 300 to 600."""
@@ -127,7 +129,7 @@ def rollout_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> Role
     return RolePlan(
         role="rollout",
         count=rollout.workers,
-        parts=(_fixed(ENGINE_MIB), *_context(place), *parts),
+        parts=(_fixed(ENGINE_MIB + ENGINE_ACTOR_MIB), *_context(place), *parts),
         gpus=rollout.num_gpus,
     )
 

@@ -80,4 +80,5 @@ def _weight(sample: Sample) -> float:
     """How much a teacher, or else the group's comparison, says about an attempt."""
     if sample["teacher"] is None:
         return abs(float(sample["advantage"]))
-    return sum(min(abs(c), MOST_CREDIT_NATS) for c in sample["teacher"]["credit"] if c is not None)
+    credit: list[float | None] = sample["teacher"]["credit"]
+    return sum(min(abs(c), MOST_CREDIT_NATS) for c in credit if c is not None)

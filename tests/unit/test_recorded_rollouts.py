@@ -42,9 +42,9 @@ def segments(rng: np.random.Generator, lengths: tuple[int, ...], support: int) -
         yield Segment(
             author="model",
             token_ids=ids,
-            log_probs=np.float32(np.log(rng.random(length))),
+            log_probs=np.log(rng.random(length)).astype(np.float32),
             support_ids=rng.integers(0, 640, (length, support), dtype=np.int32) if support else None,
-            support_log_probs=np.float32(np.log(rng.random((length, support)))) if support else None,
+            support_log_probs=np.log(rng.random((length, support))).astype(np.float32) if support else None,
             versions=(
                 VersionSpan(version="1.0", start=0, end=length // 2),
                 VersionSpan(version="1.1", start=length // 2, end=length),
