@@ -2,12 +2,13 @@
 BIN := .venv/bin
 PYTEST := PYTHON=$(BIN)/python tests/side_by_side.sh
 
-.PHONY: help setup demo demo-compare test test-full lint format docs env-image
+.PHONY: help setup demo demo-compare test test-slow test-full lint format docs env-image
 help:
 	@echo "make demo       set up, train the embedded model, print before and after"
 	@echo "make demo-compare  SDPO and GRPO with three seeds each in one report (40 minutes; again: goes on)"
 	@echo "make test       set up, lint, run the tests (at most 20 minutes on 2 cores)"
-	@echo "make test-full  the same with the slow tests"
+	@echo "make test-slow  the slow tests alone (at most 20 minutes)"
+	@echo "make test-full  both together"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make format     let ruff rewrite the code"
 	@echo "make docs       write docs/config.md again"
@@ -30,6 +31,9 @@ demo-compare: setup
 
 test: lint
 	$(PYTEST) -m "not slow"
+
+test-slow: setup
+	$(PYTEST) -m slow
 
 test-full: lint
 	$(PYTEST)

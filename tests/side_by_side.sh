@@ -4,9 +4,10 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 pytest=("${PYTHON:-.venv/bin/python}" -m pytest --durations=15 "$@")
-lanes=(  # each lasts about as long as all others together
-    "tests/integration/test_restart.py tests/integration/test_bad_input.py"
-    "tests/integration/test_run.py tests/integration/test_collapse.py tests/integration/test_recorded_run.py"
+of=tests/integration/test_
+lanes=( # of about equal length
+    "${of}restart.py ${of}bad_input.py ${of}objectives.py ${of}eval.py"
+    "${of}run.py ${of}collapse.py ${of}recorded_run.py ${of}walkthrough.py"
 )
 others="tests/unit tests/integration"
 for lane in "${lanes[@]}"; do
@@ -26,12 +27,16 @@ done
 last=$((${#lanes[@]} - 1))
 tail --follow --lines=+1 --pid="${pids[last]}" "$logs/$last" &
 shown=$!
-failed=0
+failed=0 empty=0
 for index in "${!lanes[@]}"; do
-    wait "${pids[index]}" || { failed=1; echo "failed: ${lanes[index]}"; }
+    wait "${pids[index]}"
+    code=$?
+    [ "$code" = 5 ] && empty=$((empty + 1)) && continue # none of its tests was asked for
+    [ "$code" = 0 ] || { failed=1; echo "failed: ${lanes[index]}"; }
 done
 wait "$shown"
 for index in "${!lanes[@]}"; do
     [ "$index" = "$last" ] || cat "$logs/$index"
 done
+[ "$empty" -lt ${#lanes[@]} ] || { echo "no test was asked for"; failed=1; }
 exit "$failed"

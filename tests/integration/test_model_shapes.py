@@ -67,6 +67,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_step_of_training(name: str, tmp_path: Path, tasks: Path, judge: EnvWorker) -> None:
     folder = make_shaped_model(tmp_path / "model", name)

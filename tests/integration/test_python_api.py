@@ -31,6 +31,7 @@ assert not alive, alive
 """
 
 
+@pytest.mark.slow
 def test_the_sweep_of_the_page_in_a_running_event_loop(tmp_path: Path) -> None:
     (tmp_path / "sweep.py").write_text(SWEEP)
     done = subprocess.run(

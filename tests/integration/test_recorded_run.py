@@ -56,6 +56,7 @@ def blocked_pids(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pids
 
 
+@pytest.mark.slow
 def test_training_from_a_recording_repeats_the_run_to_the_bit_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

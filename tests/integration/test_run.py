@@ -84,6 +84,7 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
     assert sample["hindsight"]["prompt"]
 
 
+@pytest.mark.slow
 def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_checkpoint(tmp_path: Path) -> None:
     two = {"rollout__workers": 2, "teacher__workers": 2, "env__min_workers": 2, "env__max_workers": 2}
     two |= {"learner__ranks": 2, "checkpoint__every_steps": 0}
