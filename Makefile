@@ -7,8 +7,8 @@ help:
 	@echo "make demo       set up, train the embedded model, print before and after"
 	@echo "make demo-compare  SDPO and GRPO with three seeds each in one report (40 minutes; again: goes on)"
 	@echo "make test       set up, lint, run the tests (at most 20 minutes on 2 cores)"
-	@echo "make test-slow  the slow tests alone (at most 20 minutes)"
-	@echo "make test-full  both together"
+	@echo "make test-slow  the slow tests alone (at most 20 minutes); CI runs both"
+	@echo "make test-full  all tests, the longest too"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make format     let ruff rewrite the code"
 	@echo "make docs       write docs/config.md again"
@@ -30,7 +30,7 @@ demo-compare: setup
 	$(BIN)/sdpo report $(COMPARED) --out runs/compare.html
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not longest"
 
 test-slow: setup
 	$(PYTEST) -m slow

@@ -129,7 +129,7 @@ def test_a_run_killed_twice_and_resumed_is_the_run_that_was_not(
     assert unfinished(run_dir) == set()
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 def test_a_run_killed_at_many_moments_is_the_run_that_was_not(
     tmp_path: Path, undisturbed: tuple[list[dict[str, Any]], str]
 ) -> None:
@@ -141,7 +141,7 @@ def test_a_run_killed_at_many_moments_is_the_run_that_was_not(
     assert what_counts(run_dir) == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 def test_with_two_of_everything_and_a_rollout_worker_killed_in_a_batch(tmp_path: Path) -> None:
     two = {
         "rollout__workers": 2,
