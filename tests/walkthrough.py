@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,15 +35,20 @@ def follow(page: Path, home: Path, timeout_s: float) -> str:
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m orchestrator "$@"\n')
     command.chmod(0o755)
     path = f"{command.parent}:{Path(sys.executable).parent}:/usr/bin:/bin"
-    done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", script_of(page)],
-        cwd=ROOT,
-        env={**os.environ, "HOME": str(home), "PATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    printed = home / "printed"
+    with printed.open("w") as out:
+        process = subprocess.Popen(
+            ["bash", "-euxo", "pipefail", "-c", script_of(page)],
+            cwd=ROOT,
+            env={**os.environ, "HOME": str(home), "PATH": path},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise AssertionError(f"not done after {timeout_s} s; it printed:\n{printed.read_text()}") from None
+    assert code == 0, printed.read_text()
+    return printed.read_text()

@@ -15,7 +15,7 @@ def refused(folder: Path, *overrides: str, run_file: str | Path = RUN_FILE) -> s
     """The one line that a refused run prints; nothing was written into `folder`."""
     before = sorted(folder.rglob("*"))
     done = subprocess.run(
-        command(run_file, *overrides), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command(run_file, *overrides), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 2, done.stderr
     lines = done.stderr.strip().splitlines()

@@ -16,7 +16,7 @@ def test_attempts_whose_tokens_are_lost_begin_again_and_every_attempt_ends_once(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=220,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr

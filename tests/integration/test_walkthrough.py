@@ -11,7 +11,7 @@ PAGE = ROOT / "docs" / "environments.md"
 
 
 def test_the_walk_through_ends_with_a_trained_step_and_the_worlds_words(tmp_path: Path) -> None:
-    said = follow(PAGE, tmp_path, timeout_s=240)
+    said = follow(PAGE, tmp_path, timeout_s=600)
     run = tmp_path / "riddles" / "runs" / "riddles"
     steps = [record for record in read_metrics(run / "metrics.jsonl") if "train/loss" in record]
     assert [(record["step"], record["hindsight/with_feedback_fraction"]) for record in steps] == [(1, 1.0)]
