@@ -4,7 +4,6 @@ A folder is written beside its place and renamed: it is there whole or not at al
 """
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +13,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
+
+from sdpo.files import sync_path
 
 SHARD_BYTES = 2**30
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
@@ -74,11 +75,11 @@ def in_place(folder: Path) -> Iterator[Path]:
         for path in [*beside.rglob("*"), beside]:
             if path.is_file():
                 path.chmod(beside.stat().st_mode & 0o666)  # safetensors makes files for their owner only
-            _sync(path)
+            sync_path(path)
         if folder.exists():
             folder.rename(before)
         beside.rename(folder)
-        _sync(folder.parent)
+        sync_path(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(before, ignore_errors=True)
@@ -138,11 +139,3 @@ def _name_dtype(file: Path, dtype: torch.dtype) -> None:
     config.pop("torch_dtype", None)
     config["dtype"] = str(dtype).removeprefix("torch.")
     file.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from orchestrator.files import sync_path, sync_tree, write_atomically
 from sdpo.config import CheckpointConfig
 from sdpo.errors import CheckpointError
+from sdpo.files import sync_path, sync_tree, write_atomically
 
 
 class State(BaseModel):

@@ -16,10 +16,10 @@ from orchestrator.eval_numbers import numbers
 from orchestrator.eval_progress import EvalProgress
 from orchestrator.evaluation import Evaluator, Judged
 from orchestrator.facts import installed
-from orchestrator.files import write_atomically
 from orchestrator.fingerprint import Fingerprint, fingerprint
 from orchestrator.generating import generating
 from sdpo.errors import ConfigError, RunInterrupted
+from sdpo.files import write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

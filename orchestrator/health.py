@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.files import write_atomically
 from orchestrator.metrics_log import read_metrics
 from sdpo.config import HealthConfig
 from sdpo.errors import StoppedByAlarm
+from sdpo.files import write_atomically
 from sdpo.health import Alarm, HealthMonitor
 
 

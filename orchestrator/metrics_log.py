@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.files import write_atomically
+from sdpo.files import write_atomically
 
 
 class MetricsLog:

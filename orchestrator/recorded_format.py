@@ -11,7 +11,6 @@ Metadata: format, step, and sha256 over everything else.
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,8 +22,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from orchestrator.files import sync_path
 from sdpo.errors import RecordingError
+from sdpo.files import whole_or_absent
 from sdpo.types import FinishReason, Message, Rollout, RolloutHeader, Segment, Task, Verdict, VersionSpan
 
 FORMAT = "1"
@@ -77,13 +76,10 @@ def write_batch(folder: Path, batch: RecordedBatch) -> int:
     tensors["tasks"] = _bytes_of(json.dumps([_question(task) for task in batch.tasks]))
     tensors["attempts"] = _bytes_of("".join(line + "\n" for line in lines))
     file = batch_file(folder, batch.step)
-    beside = file.with_name(f".{file.name}.unfinished")
     metadata = {"format": FORMAT, "step": str(batch.step), "sha256": _digest(batch.step, tensors)}
-    save_file(tensors, beside, metadata=metadata)
-    beside.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for the owner alone
-    sync_path(beside)
-    os.replace(beside, file)
-    sync_path(folder)
+    with whole_or_absent(file) as beside:
+        save_file(tensors, beside, metadata=metadata)
+        beside.chmod(folder.stat().st_mode & 0o666)  # safetensors writes for the owner alone
     return file.stat().st_size
 
 

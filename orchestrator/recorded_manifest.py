@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.facts import installed
-from orchestrator.files import write_atomically
 from orchestrator.fingerprint import Fingerprint
 from orchestrator.recorded_format import FORMAT
 from orchestrator.resume_rules import FREE, FREE_UNLESS_DETERMINISTIC, flat, is_in
 from sdpo.config import RunConfig, SdpoObjective
 from sdpo.errors import ConfigError, RecordingError
+from sdpo.files import write_atomically
 
 NAME = "manifest.json"
 MATTERS = (

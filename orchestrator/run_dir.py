@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.checkpoints import Checkpoints
-from orchestrator.files import write_atomically
 from orchestrator.resume_rules import refused_change
 from sdpo.config import RunConfig
 from sdpo.config.load import dump_run_config, load_run_config
 from sdpo.errors import ConfigError
+from sdpo.files import write_atomically
 
 
 class RunDir:

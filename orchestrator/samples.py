@@ -10,10 +10,10 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from orchestrator.files import write_atomically
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.sample_form import FORM
 from orchestrator.token_pieces import token_pieces
+from sdpo.files import write_atomically
 from sdpo.types import Float32, HindsightPrompt, PolicyScores, Rollout, TeacherScores
 
 

@@ -4,10 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-from orchestrator.files import write_atomically
 from orchestrator.inputs import TaskSets
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError
+from sdpo.files import write_atomically
 from sdpo.taskfile import to_line
 
 

@@ -9,7 +9,6 @@ from learner.messages import LearnerInfo
 from orchestrator.evaluation import Evaluator
 from orchestrator.facts import start_facts
 from orchestrator.failures import one_line, root_cause
-from orchestrator.files import is_full
 from orchestrator.fingerprint import fingerprint
 from orchestrator.house import House
 from orchestrator.inputs import Inputs
@@ -26,6 +25,7 @@ from orchestrator.stacks import dump_stacks
 from orchestrator.stopping import Stop, Switch, listening
 from sdpo.config import RunConfig
 from sdpo.errors import DiskFull, LearnerDied, RunInterrupted, StageTimeout
+from sdpo.files import is_full
 
 
 def run(config: RunConfig, switch: Switch | None = None) -> Path:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.files import write_atomically
 from orchestrator.report.chapters import Chapter, chapters
 from orchestrator.report.credit import credit_section
 from orchestrator.report.data import Report, make_report
@@ -17,6 +16,7 @@ from orchestrator.report.plots import write_plots
 from orchestrator.report.section import Section
 from orchestrator.run_view import RunView
 from sdpo.errors import ConfigError
+from sdpo.files import write_atomically
 
 PAGE_BYTES = 4_000_000
 """Size of a page that is full: recorded attempts take what charts and library leave."""

@@ -11,13 +11,13 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from orchestrator.checkpoints import best_first
-from orchestrator.files import is_full
 from orchestrator.resume_rules import FREE, FREE_UNLESS_DETERMINISTIC, refused_change
 from orchestrator.run_dir import RunDir
 from orchestrator.run_view import RunView
 from orchestrator.summary import summary_lines
 from sdpo.config import RunConfig
 from sdpo.errors import CheckpointError, ConfigError
+from sdpo.files import is_full
 
 DOCS = Path(__file__).parents[2] / "docs/restart.md"
 

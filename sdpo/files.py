@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdpo.errors import CheckpointError
@@ -9,15 +11,20 @@ from sdpo.errors import CheckpointError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Write beside the file, on to the disk, then rename: a reader sees the old text or the new one."""
+@contextmanager
+def whole_or_absent(file: Path) -> Iterator[Path]:
+    """The place beside `file` to write it at. When the context ends well, it is on the disk and renamed to `file`."""
     beside = file.with_name(f".{file.name}.unfinished")
-    with beside.open("w", encoding="utf-8") as written:
-        written.write(text)
-        written.flush()
-        os.fsync(written.fileno())
+    yield beside
+    sync_path(beside)
     os.replace(beside, file)
     sync_path(file.parent)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """A reader sees the old text or the new one."""
+    with whole_or_absent(file) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def sync_path(path: Path) -> None:
