@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
 from sdpo.config.load import load_run_config
 from sdpo.errors import ConfigError, UserError
-from sdpo.taskfile import to_line
+from sdpo.taskfile import digest
 from sdpo.types import Task
 
 
@@ -72,11 +71,6 @@ def check_sampling(config: RunConfig, ks: list[int]) -> None:
         raise ConfigError(
             f"--samples {evaluation.samples_per_task}: allowed with --temperature 0: 1 (the samples would be equal)"
         )
-
-
-def digest(tasks: list[Task]) -> str:
-    """SHA-256, as `inputs.json` of a run directory has it."""
-    return sha256("\n".join(map(to_line, tasks)).encode()).hexdigest()
 
 
 def overlap_with_training(request: Request, config: RunConfig, tasks: list[Task]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.eval_config import Request
-from orchestrator.eval_inputs import EvalInputs, digest
+from orchestrator.eval_inputs import EvalInputs
 from orchestrator.eval_model import model_folder
 from orchestrator.eval_numbers import numbers
 from orchestrator.eval_progress import EvalProgress
@@ -20,6 +20,7 @@ from orchestrator.fingerprint import Fingerprint, fingerprint
 from orchestrator.generating import generating
 from sdpo.errors import ConfigError, RunInterrupted
 from sdpo.files import write_atomically
+from sdpo.taskfile import digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
 """What a run reads before it starts anything: tasks, tokenizer, and whether every prompt fits."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from sdpo.config import RunConfig, SdpoObjective
 from sdpo.errors import ConfigError, ModelError, PromptTooLong
 from sdpo.reprompt import frame_length
 from sdpo.show import show
-from sdpo.taskfile import load_tasks, to_line
+from sdpo.taskfile import digest, load_tasks
 from sdpo.types import Int32, Task
 
 BYTES_PER_LOG_PROB = 4
@@ -53,10 +52,11 @@ class TaskSets:
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of both task sets and of `env.code`: what a resumed run is compared with."""
-        digests = {"env.code": self.luggage.digest}
-        for key, tasks in (("tasks.train", self.train), ("tasks.heldout", self.heldout)):
-            digests[key] = sha256("\n".join(map(to_line, tasks)).encode()).hexdigest()
-        return digests
+        return {
+            "env.code": self.luggage.digest,
+            "tasks.train": digest(self.train),
+            "tasks.heldout": digest(self.heldout),
+        }
 
 
 @dataclass(frozen=True, slots=True)

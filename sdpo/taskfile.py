@@ -7,7 +7,8 @@ A line looks like {"id": "double-it", "messages": [{"role": "user", "content": "
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -63,6 +64,11 @@ def to_line(task: Task) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise TaskFileError(f"task {show(task.id)}: cannot be written as JSON: {error}") from None
     return text
+
+
+def digest(tasks: Iterable[Task]) -> str:
+    """SHA-256 of the tasks as a task file's lines."""
+    return sha256("\n".join(map(to_line, tasks)).encode()).hexdigest()
 
 
 def _of_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
