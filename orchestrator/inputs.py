@@ -63,10 +63,12 @@ class TaskSets:
 class Inputs:
     """Loaded and checked. probe_ids int32 [P]: the prompt that audits weight updates, at most 64 tokens.
 
-    `recording`: where attempts come from that are not sampled, and then the `source` of tasks, too; else None.
+    `train`: each task once, with a recording those of its batches. `recording`: where attempts come from that are not
+    sampled, and then the `source` of tasks, too; else None.
     """
 
     source: TaskOrder
+    train: list[Task]
     heldout: list[Task]
     tokenizer: Any
     probe_ids: Int32
@@ -90,7 +92,7 @@ class Inputs:
         check_prompts(config, tokenizer, train, heldout)
         check_conversations(config, tokenizer, [*train, *heldout])
         probe = _probe(config, tokenizer, train[0])
-        return cls(source, heldout, tokenizer, probe, sets.luggage, sets.digests, task_facts(train, heldout))
+        return cls(source, train, heldout, tokenizer, probe, sets.luggage, sets.digests, task_facts(train, heldout))
 
     @classmethod
     def _recorded(cls, config: RunConfig, recording: Recording) -> "Inputs":
@@ -102,7 +104,7 @@ class Inputs:
         print(f"rollouts of {recording.folder}, {recording.off_policy(model)}", flush=True)
         probe = _probe(config, tokenizer, tasks[0]) if tasks else np.zeros(1, np.int32)
         digests = {"rollout.recorded": recording.digest}
-        return cls(recording, [], tokenizer, probe, NO_LUGGAGE, digests, task_facts(tasks, []), recording)
+        return cls(recording, tasks, [], tokenizer, probe, NO_LUGGAGE, digests, task_facts(tasks, []), recording)
 
 
 def _check_model(config: RunConfig) -> Any:

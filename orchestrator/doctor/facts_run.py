@@ -13,7 +13,7 @@ from orchestrator.doctor.checks_gpu import Gpu, gather_gpus
 from orchestrator.doctor.facts_machine import gather_memory
 from orchestrator.doctor.memory_plan import Lengths
 from orchestrator.doctor.model_shape import ModelShape, read_model_shape
-from orchestrator.inputs import Inputs, TaskSets
+from orchestrator.inputs import Inputs
 from orchestrator.run_dir import RunDir
 from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
@@ -44,15 +44,10 @@ class RunFacts:
 
 def gather_run(config: RunConfig) -> RunFacts:
     """Reads tasks, tokenizer and headers, as the run does before it starts; loads no weights."""
-    refused, sets, lengths = "", None, Lengths.allowed(config)
-    run_dir = RunDir(config)
+    refused, inputs, lengths = "", None, Lengths.allowed(config)
     try:
-        with redirect_stdout(sys.stderr):  # what a run remarks on is no part of the findings
-            run_dir.check()
-            inputs = Inputs.load(config)
-            run_dir.check_inputs(inputs.digests)
-            sets = TaskSets.load(config)
-        lengths = _measured(config, inputs.tokenizer, [*sets.train, *sets.heldout])
+        inputs = _accepted(config)
+        lengths = _measured(config, inputs.tokenizer, [*inputs.train, *inputs.heldout])
     except UserError as error:
         refused = str(error)
     try:
@@ -62,11 +57,11 @@ def gather_run(config: RunConfig) -> RunFacts:
     return RunFacts(
         config=config,
         refused=refused,
-        num_tasks=0 if sets is None else len(sets.train),
-        num_heldout=0 if sets is None else len(sets.heldout),
+        num_tasks=0 if inputs is None else len(inputs.train),
+        num_heldout=0 if inputs is None else len(inputs.heldout),
         model=model,
         lengths=lengths,
-        measured=sets is not None,
+        measured=inputs is not None and bool(inputs.train),
         free_memory=gather_memory().usable,
         free_disk=_free(Path(config.dir).absolute()),
         free_shm=_free(Path("/dev/shm")),
@@ -75,11 +70,21 @@ def gather_run(config: RunConfig) -> RunFacts:
     )
 
 
+def _accepted(config: RunConfig) -> Inputs:
+    """What the run would start with. Raises `UserError` where it would refuse to start."""
+    run_dir = RunDir(config)
+    with redirect_stdout(sys.stderr):  # what a run remarks on is no part of the findings
+        run_dir.check()
+        inputs = Inputs.load(config)
+        run_dir.check_inputs(inputs.digests)
+    return inputs
+
+
 def _measured(config: RunConfig, tokenizer: Any, tasks: Sequence[Task]) -> Lengths:
     """The longest prompt there is; responses and hindsight prompts may grow to what the config allows."""
-    thinking = config.model.enable_thinking
-    prompt = max(len(render_prompt(tokenizer, t.messages, enable_thinking=thinking)) for t in tasks)
-    allowed = Lengths.allowed(config)
+    thinking, allowed = config.model.enable_thinking, Lengths.allowed(config)
+    lengths = [len(render_prompt(tokenizer, t.messages, enable_thinking=thinking)) for t in tasks]
+    prompt = max(lengths, default=allowed.prompt)
     return Lengths(prompt=prompt, response=allowed.response, hindsight=allowed.hindsight)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.doctor.facts_run import gather_run
 from orchestrator.fingerprint import fingerprint
 from orchestrator.inputs import Inputs, load_tokenizer
 from orchestrator.recorded_format import RecordedAttempt, RecordedBatch, batch_file, read_batch, read_tasks, write_batch
@@ -205,6 +206,13 @@ def test_the_folder_alone_suffices(recorded: Path, capsys: pytest.CaptureFixture
     assert [t.id for t in inputs.source.batch(1)] == ["t0", "t1"]
     assert inputs.heldout == []
     assert "batches after the first are off-policy" in capsys.readouterr().out
+
+
+def test_the_doctor_needs_no_task_files_either(recorded: Path) -> None:
+    facts = gather_run(config(recorded))
+    assert (facts.refused, facts.num_tasks, facts.num_heldout, facts.measured) == ("", 2, 0, True)
+    none = gather_run(config(recorded, steps=0))
+    assert (none.refused, none.num_tasks, none.measured) == ("", 0, False)
 
 
 def sampling(folder: Path, **changes: Any) -> dict[str, Any]:
