@@ -13,7 +13,9 @@ from typing import Any
 
 from orchestrator.doctor.checks_machine import has_bfloat16
 from orchestrator.doctor.facts_machine import gather_memory, gather_processor
+from orchestrator.doctor.memory_plan import kv_bytes_per_token
 from orchestrator.eval_model import is_run_dir
+from orchestrator.model_config import CacheShape, text_part
 from sdpo.config import RunConfig
 from sdpo.config.load import load_run_config
 from sdpo.errors import ConfigError
@@ -126,7 +128,7 @@ def _load(request: Request, model: Path, found: Mapping[str, Any]) -> RunConfig:
 
 def model_window(model_config: Mapping[str, Any]) -> int:
     """Tokens that the model was made for; a model that names none has no bound."""
-    window = _text(model_config).get("max_position_embeddings")
+    window = text_part(model_config).get("max_position_embeddings")
     return window if isinstance(window, int) else 2**31
 
 
@@ -135,14 +137,9 @@ def kv_cache_gib(config: RunConfig, model_config: Mapping[str, Any], num_tasks: 
 
     At least two sequences fit. A model whose shape is not known gets the config's default.
     """
-    text = _text(model_config)
-    heads = text.get("num_key_value_heads") or text.get("num_attention_heads")
-    layers, width = text.get("num_hidden_layers"), text.get("head_dim")
-    if width is None and text.get("num_attention_heads") and text.get("hidden_size"):
-        width = text["hidden_size"] // text["num_attention_heads"]
-    if not (heads and layers and width):
+    token_bytes = _cache_bytes_per_token(config, model_config)
+    if not token_bytes:
         return config.rollout.kv_cache_gib or KV_CACHE_GIB[0]
-    token_bytes: int = 2 * layers * heads * width * (4 if config.model.dtype == "float32" else 2)
     blocks: int = math.ceil(config.model.max_model_len_tokens / BLOCK_TOKENS) + 1
     sequence_gib = blocks * BLOCK_TOKENS * token_bytes / GIB
     samples: int = math.ceil(num_tasks * config.evaluation.samples_per_task / config.rollout.workers)
@@ -153,7 +150,9 @@ def kv_cache_gib(config: RunConfig, model_config: Mapping[str, Any], num_tasks: 
     return math.ceil(1000 * max(2 * sequence_gib, KV_CACHE_GIB[0], min(wanted, most))) / 1000
 
 
-def _text(model_config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model's part of a config."""
-    inner: Mapping[str, Any] = model_config.get("text_config", model_config)
-    return inner
+def _cache_bytes_per_token(config: RunConfig, model_config: Mapping[str, Any]) -> int:
+    """0 for a model whose shape is not known."""
+    try:
+        return kv_bytes_per_token(config, CacheShape.of(text_part(model_config)))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return 0

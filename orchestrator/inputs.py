@@ -14,6 +14,7 @@ from orchestrator.attempts import check_conversations
 from orchestrator.eval_overlap import find_overlap, warn_of_overlap
 from orchestrator.facts import task_facts
 from orchestrator.fingerprint import fingerprint
+from orchestrator.model_config import text_part
 from orchestrator.recording import Recording
 from orchestrator.task_source import TaskOrder, TaskSource
 from rollout_workers.engine import check_limits, check_model_folder
@@ -169,7 +170,7 @@ def _check_support(config: RunConfig, model: dict[str, Any]) -> None:
     objective = config.objective
     if not isinstance(objective, SdpoObjective) or not objective.needs_support:
         return
-    vocabulary = model.get("vocab_size", model.get("text_config", {}).get("vocab_size"))
+    vocabulary = model.get("vocab_size", text_part(model).get("vocab_size"))
     if not isinstance(vocabulary, int):
         raise ModelError(f"model.path={config.model.path}: config.json names no vocab_size")
     if objective.top_k >= vocabulary:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from orchestrator.doctor.model_shape import ModelShape
 from orchestrator.doctor.words import GIB, MIB
+from orchestrator.model_config import CacheShape
 from sdpo.config import RunConfig, SdpoObjective, TrustRegionTeacher
 
 ENGINE_MIB = 950
@@ -289,7 +290,7 @@ def gpu_loads(plan: MemoryPlan) -> list[int]:
     return loads
 
 
-def kv_bytes_per_token(config: RunConfig, model: ModelShape) -> int:
+def kv_bytes_per_token(config: RunConfig, model: CacheShape) -> int:
     """Keys and values of all layers: 2 L G b."""
     return 2 * model.num_layers * model.key_size * dtype_bytes(config)
 

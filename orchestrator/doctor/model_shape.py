@@ -5,8 +5,8 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from orchestrator.model_config import CacheShape, head_size, text_part
 from rollout_workers.engine import check_model_folder
 from sdpo.errors import ModelError
 
@@ -15,19 +15,17 @@ HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShape:
+class ModelShape(CacheShape):
     """num_parameters is exact, a tied head counted once. Sizes in elements.
 
-    query_size: heads x head size; key_size: key-value heads x head size; has_qk_norm: whether queries and keys are
-    normalised. matrices: the last part of a linear layer's name ("q_proj") to (how many, rows + columns of all).
+    query_size: heads x head size; has_qk_norm: whether queries and keys are normalised. matrices: the last part of a
+    linear layer's name ("q_proj") to (how many, rows + columns of all).
     """
 
     num_parameters: int
-    num_layers: int
     hidden_size: int
     intermediate_size: int
     query_size: int
-    key_size: int
     vocab_size: int
     tied: bool
     has_qk_norm: bool
@@ -53,7 +51,7 @@ def read_model_shape(path: str) -> ModelShape:
     """Raises `ModelError` for a folder that is no model or whose config.json lacks a size."""
     folder = Path(path)
     raw = check_model_folder(folder)
-    config: dict[str, Any] = raw.get("text_config") or raw
+    config = text_part(raw)
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         shapes |= _header(file)
@@ -62,14 +60,14 @@ def read_model_shape(path: str) -> ModelShape:
         shapes.pop(HEAD, None)
     try:
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        head_size = int(config.get("head_dim") or hidden // heads)
+        cache = CacheShape.of(config)
         return ModelShape(
             num_parameters=sum(map(math.prod, shapes.values())),
-            num_layers=int(config["num_hidden_layers"]),
+            num_layers=cache.num_layers,
             hidden_size=hidden,
             intermediate_size=int(config["intermediate_size"]),
-            query_size=heads * head_size,
-            key_size=int(config.get("num_key_value_heads") or heads) * head_size,
+            query_size=heads * head_size(config),
+            key_size=cache.key_size,
             vocab_size=int(config["vocab_size"]),
             tied=tied,
             has_qk_norm=any("q_norm" in name for name in shapes),
