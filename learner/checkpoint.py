@@ -16,6 +16,7 @@ from typing import BinaryIO
 import torch.distributed as dist
 
 from sdpo.errors import CheckpointError
+from sdpo.show import show_error
 
 FORMAT = 2
 
@@ -33,7 +34,7 @@ def writable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
         yield
     except caught as error:
         reason = _lack_of_room(Path(folder)) or error
-        failure = f"learner rank {dist.get_rank()} could not write it: {one_line(reason)}"
+        failure = f"learner rank {dist.get_rank()} could not write it: {show_error(reason)}"
     _agree(folder, failure)
 
 
@@ -44,7 +45,7 @@ def readable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
     try:
         yield
     except caught as error:
-        raise CheckpointError(f"checkpoint {folder}: cannot be read: {one_line(error)}") from error
+        raise CheckpointError(f"checkpoint {folder}: cannot be read: {show_error(error)}") from error
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def verify(folder: str, backend: str) -> int:
             if _digest(Path(folder) / name) != digests[name]:
                 failure = failure or f"{name} is damaged (its SHA-256 is not the recorded one)"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        failure = f"a part is missing or damaged: {one_line(error)}"
+        failure = f"a part is missing or damaged: {show_error(error)}"
     _agree(folder, failure)
     return world_size
 
@@ -92,13 +93,8 @@ def verify_alone(folder: str) -> tuple[int, str]:
             if _digest(Path(folder) / name) != digest:
                 raise CheckpointError(f"checkpoint {folder}: {name} is damaged (its SHA-256 is not the recorded one)")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {folder}: a part is missing or damaged: {one_line(error)}") from None
+        raise CheckpointError(f"checkpoint {folder}: a part is missing or damaged: {show_error(error)}") from None
     return world_size, backend
-
-
-def one_line(error: BaseException) -> str:
-    """The error's text on one line of bounded length."""
-    return " ".join(str(error).split())[:300]
 
 
 def _lack_of_room(folder: Path) -> OSError | None:

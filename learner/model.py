@@ -14,6 +14,7 @@ from learner.lora import add_adapters
 from learner.recompute import enable_gradient_checkpointing
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError, ModelError
+from sdpo.show import show_error
 
 LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 """Config keys of architectures that change logits after the head; the scoring code does not apply them."""
@@ -28,7 +29,7 @@ def load_causal_lm(folder: str, dtype: torch.dtype) -> PreTrainedModel:
             folder, dtype=dtype, attn_implementation=ATTENTION, local_files_only=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model.path={folder}: cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"model.path={folder}: cannot be loaded: {show_error(error)}") from error
     require_packable(model)
     for key in LOGIT_TRANSFORMS:
         if getattr(model.config, key, None) not in (None, 1, 1.0):
@@ -59,7 +60,7 @@ def checkpoint_names(folder: str) -> set[str]:
             with safe_open(Path(folder) / file, framework="pt") as opened:
                 names.update(opened.keys())
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"model.path={folder}: {file} is missing or damaged: {_one_line(error)}") from error
+            raise ModelError(f"model.path={folder}: {file} is missing or damaged: {show_error(error)}") from error
     return names
 
 
@@ -72,7 +73,7 @@ def weight_files(folder: str) -> list[str]:
     try:
         files = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else None
     except (ValueError, KeyError) as error:
-        raise ModelError(f"model.path={folder}: {index.name} is not a weight index: {_one_line(error)}") from error
+        raise ModelError(f"model.path={folder}: {index.name} is not a weight index: {show_error(error)}") from error
     return files or ["model.safetensors"]
 
 
@@ -97,7 +98,3 @@ def torch_dtype(name: str) -> torch.dtype:
     """`torch_dtype("bfloat16") is torch.bfloat16`"""
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -19,11 +19,12 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from learner.checkpoint import one_line, readable, verify_alone
+from learner.checkpoint import readable, verify_alone
 from learner.lora import BASE, FACTOR_A, FACTOR_B, merged
 from learner.model import torch_dtype, weight_files
 from sdpo.config import LoraConfig
 from sdpo.errors import CheckpointError, ModelError
+from sdpo.show import show_error
 
 GROUP_BYTES = 2**29
 Part = Literal["masters", "ema"]
@@ -64,7 +65,7 @@ class ModelFolder:
                         self.shapes[name] = tuple(opened.get_slice(name).get_shape())
                         self._files[name] = folder / file
             except (OSError, SafetensorError) as error:
-                raise ModelError(f"model.path={folder}: {file} is missing or damaged: {one_line(error)}") from error
+                raise ModelError(f"model.path={folder}: {file} is missing or damaged: {show_error(error)}") from error
         if json.loads((folder / "config.json").read_text()).get("tie_word_embeddings"):
             self.shapes.pop("lm_head.weight", None)
 

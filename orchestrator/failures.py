@@ -7,6 +7,7 @@ from ray.exceptions import RayActorError
 
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError, LearnerDied, SdpoError, UserError
+from sdpo.show import show_error
 
 _FIRST = (UserError, LearnerDied, SdpoError, Exception)
 
@@ -25,7 +26,7 @@ def one_line(error: BaseException) -> str:
     """The message of an error, without Ray's remote traceback or its advice around it."""
     cause = getattr(error, "cause", None)
     if isinstance(error, RayActorError):
-        return " ".join(str(error).split())[:300]
+        return show_error(error)
     return str(cause if isinstance(cause, SdpoError) else error).strip().splitlines()[-1]
 
 

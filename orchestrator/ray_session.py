@@ -13,6 +13,7 @@ import ray
 from rollout_workers.guardian import Guardian
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
+from sdpo.show import show_error
 
 _QUIET: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
 
@@ -52,4 +53,4 @@ def _init(**how: Any) -> None:
         ray.init(**how, **_QUIET)
     except Exception as error:  # Ray raises errors of many kinds here, some of them bare
         what = f"Ray at {os.environ['RAY_ADDRESS']}" if os.environ.get("RAY_ADDRESS") else "Ray on this machine"
-        raise InfrastructureError(f"{what} did not start or answer: {' '.join(str(error).split())[:300]}") from error
+        raise InfrastructureError(f"{what} did not start or answer: {show_error(error)}") from error

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from sdpo.errors import RecordingError
 from sdpo.files import whole_or_absent
+from sdpo.show import show_error
 from sdpo.types import FinishReason, Message, Rollout, RolloutHeader, Segment, Task, Verdict, VersionSpan
 
 FORMAT = "1"
@@ -243,4 +244,4 @@ def _check_head(file: Path, step: int, metadata: Mapping[str, str]) -> None:
 
 
 def _damaged(file: Path, error: Exception) -> RecordingError:
-    return RecordingError(f"{file}: damaged: {' '.join(str(error).split())[:200]}; allowed: a whole file")
+    return RecordingError(f"{file}: damaged: {show_error(error, max_chars=200)}; allowed: a whole file")

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from sdpo.errors import UserError
+from sdpo.show import show_error
 
 
 class Level(StrEnum):
@@ -60,7 +61,7 @@ class _Gathering(threading.Thread):
         except UserError as error:
             self.findings = [_failed(check, Level.BROKEN, str(error))]
         except (Exception, SystemExit) as error:  # whatever a strange machine provokes is a finding of its own
-            said = f"this could not be looked at: {type(error).__name__}: {_one_line(error)}"
+            said = f"this could not be looked at: {type(error).__name__}: {show_error(error)}"
             self.findings = [_failed(check, _blame(check), said)]
 
 
@@ -90,7 +91,3 @@ def _blame(check: Check) -> Level:
 
 def _failed(check: Check, level: Level, said: str) -> Finding:
     return Finding(group=check.group, name=check.name, level=level, said=said)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
