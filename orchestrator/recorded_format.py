@@ -11,7 +11,8 @@ Metadata: format, step, and sha256 over everything else.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -87,39 +88,39 @@ def write_batch(folder: Path, batch: RecordedBatch) -> int:
 def read_batch(folder: Path, step: int) -> RecordedBatch:
     """The whole batch, its digest checked. Raises `RecordingError` for a file that is missing or not as written."""
     file = batch_file(folder, step)
-    _require(file)
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            metadata, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    with _opened(file) as opened:
+        metadata, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         _check_head(file, step, metadata)
         if metadata["sha256"] != _digest(step, tensors):
             raise RecordingError(f"{file}: damaged: its content is not what was written; allowed: a whole file")
         return _batch(step, tensors)
-    except _BROKEN as error:
-        raise _damaged(file, error) from None
 
 
 def read_tasks(folder: Path, step: int) -> list[Task]:
     """The tasks of a batch, without its attempts; the digest is left to `read_batch`. Raises `RecordingError`."""
     file = batch_file(folder, step)
-    _require(file)
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            _check_head(file, step, opened.metadata() or {})
-            return _tasks(opened.get_tensor("tasks"))
-    except _BROKEN as error:
-        raise _damaged(file, error) from None
+    with _opened(file) as opened:
+        _check_head(file, step, opened.metadata() or {})
+        return _tasks(opened.get_tensor("tasks"))
 
 
 def read_digest(folder: Path, step: int) -> str:
     """The SHA-256 that a batch's file claims. Raises `RecordingError`."""
-    file = batch_file(folder, step)
-    _require(file)
+    with _opened(batch_file(folder, step)) as opened:
+        return str((opened.metadata() or {})["sha256"])
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """The file's reader. What reading a damaged one raises inside, and a missing file, are one `RecordingError`."""
+    if not file.is_file():
+        raise RecordingError(f"{file}: no such file; allowed: a folder that holds this batch")
     try:
         with safe_open(file, framework="numpy") as opened:
-            return str((opened.metadata() or {})["sha256"])
+            yield opened
     except _BROKEN as error:
-        raise _damaged(file, error) from None
+        said = show_error(error, max_chars=200)
+        raise RecordingError(f"{file}: damaged: {said}; allowed: a whole file") from None
 
 
 def _described(attempt: RecordedAttempt, columns: dict[str, list[Array]]) -> dict[str, Any]:
@@ -231,17 +232,8 @@ def _digest(step: int, tensors: Mapping[str, Array]) -> str:
     return whole.hexdigest()
 
 
-def _require(file: Path) -> None:
-    if not file.is_file():
-        raise RecordingError(f"{file}: no such file; allowed: a folder that holds this batch")
-
-
 def _check_head(file: Path, step: int, metadata: Mapping[str, str]) -> None:
     if metadata["format"] != FORMAT:
         raise RecordingError(f"{file}: format {metadata['format']}; allowed: {FORMAT}, or the sdpo that wrote it")
     if metadata["step"] != str(step):
         raise RecordingError(f"{file}: holds batch {metadata['step']}; allowed: a file under its own name")
-
-
-def _damaged(file: Path, error: Exception) -> RecordingError:
-    return RecordingError(f"{file}: damaged: {show_error(error, max_chars=200)}; allowed: a whole file")
