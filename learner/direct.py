@@ -95,7 +95,7 @@ class DirectSender:
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
 
         self.receivers, self._client, self._source = client.receivers, client, source
-        world_size = 1 + len(client.receivers) * config.rollout.tensor_parallel
+        world_size = 1 + len(client.receivers) * config.placement.rollout.tensor_parallel
         info = _trainer_info(config, rank, world_size, source, meeting_place)
         self._engine = WeightTransferTrainerFactory.trainer_init(init_info=info, client=client, source=source)
 

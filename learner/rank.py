@@ -60,7 +60,7 @@ class LearnerRank:
         torch.set_num_threads(self._config.learner.num_threads)
         repeat_to_the_bit(self._config)
         torch.manual_seed(self._config.seed + self._rank)
-        self._device = pick_device(self._config.learner.num_gpus)
+        self._device = pick_device(self._config.placement.learner.num_gpus)
         hf_model = load_policy(self._config)
         self._join(master_addr, master_port)
         self._backend = make_backend(hf_model, self._config, self._device)
@@ -149,7 +149,9 @@ class LearnerRank:
         if self._direct is None or self._direct.receivers != receivers:
             self._leave_direct()
             source = PolicySource(self._backend, self._dtype)
-            client = RolloutClient(receivers, self._config.rollout.tensor_parallel, self._config.deadlines.weights_s)
+            client = RolloutClient(
+                receivers, self._config.placement.rollout.tensor_parallel, self._config.deadlines.weights_s
+            )
             self._direct = DirectSender(self._config, self._rank, source, client, self.address())
         tally, failed = self._direct.send()
         if failed:

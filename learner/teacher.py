@@ -55,7 +55,7 @@ class TeacherWorker:
         config = self._config
         torch.set_num_threads(config.teacher.num_threads)
         repeat_to_the_bit(config)
-        self._device = pick_device(config.teacher.num_gpus)
+        self._device = pick_device(config.placement.teacher.num_gpus)
         moves = config.teacher_stream is not None
         mixes = isinstance(config.teacher.regularisation, TrustRegionTeacher)
         self._current = self._load() if moves else None

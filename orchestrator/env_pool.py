@@ -20,7 +20,7 @@ from orchestrator.fleet import ACTOR_FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, F
 from orchestrator.room import Room, describe
 from orchestrator.sizing import Sizing
 from orchestrator.waits import within
-from sdpo.config import EnvConfig
+from sdpo.config import EnvConfig, EnvPlacement
 from sdpo.errors import InfrastructureError, SandboxUnavailable, StageTimeout
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ NODE_NEWS_S = 60.0
 
 
 class EnvPool(Fleet):
-    """Between `env.min_workers` and `env.max_workers` env workers.
+    """Between `placement.env.min_workers` and `placement.env.max_workers` env workers.
 
     It grows by as many as the attempts need that have waited for longer than `env.target_wait_s`. It shrinks to the
     most that was needed within the last `env.idle_s`, pending members first. A node's loss does not count against
@@ -48,6 +48,7 @@ class EnvPool(Fleet):
     def __init__(
         self,
         config: EnvConfig,
+        placement: EnvPlacement,
         run: str,
         *,
         spawn: Callable[[str, Room], Any],
@@ -58,8 +59,8 @@ class EnvPool(Fleet):
         background: asyncio.TaskGroup,
     ) -> None:
         """`run` names the run and its incarnation; `spawn(name, room)` makes an actor in that room."""
-        self._config, self._namespace, self._spawn_in = config, run, spawn
-        self._metrics, self._sizing = PoolMetrics(run), Sizing(config, time.monotonic())
+        self._config, self._placement, self._namespace, self._spawn_in = config, placement, run, spawn
+        self._metrics, self._sizing = PoolMetrics(run), Sizing(config, placement, time.monotonic())
         self._rooms = dict[str, Room]()
         self._pending_since_s = dict[Member, float]()
         self._leaving = set[Member]()
@@ -68,7 +69,7 @@ class EnvPool(Fleet):
         self._recycled = dict[str, int]()
         super().__init__(
             "env",
-            config.min_workers,
+            placement.min_workers,
             spawn=self._spawn_with_room,
             prepare=prepare,
             max_load=self._sizing.attempts_per_worker,
@@ -77,14 +78,14 @@ class EnvPool(Fleet):
             stacks=stacks,
             background=background,
         )
-        self._next_index = config.min_workers
+        self._next_index = placement.min_workers
 
     async def start(self) -> None:
-        """Returns when `env.min_workers` serve. Until then any failure is raised, but for a node's loss."""
+        """Returns when `placement.env.min_workers` serve. Until then any failure is raised, but for a node's loss."""
         for member in self.members:
             self._run(self._bring_up(member), member)
         self._run(self._govern(), None)
-        wanted = self._config.min_workers
+        wanted = self._placement.min_workers
         try:
             async with self._changed:
                 enough = self._changed.wait_for(lambda: len(self.serving) >= wanted)
@@ -249,8 +250,7 @@ class EnvPool(Fleet):
         await self._until_it_works(member)
 
     def _spawn_with_room(self, name: str) -> Any:
-        wanted = {"CPU": self._config.num_cpus, "env_slot": self._config.env_slots}
-        room = self._rooms[name] = Room(f"{self._namespace}/{name}", wanted)
+        room = self._rooms[name] = Room(f"{self._namespace}/{name}", self._placement)
         return self._spawn_in(name, room)
 
     def _dismiss(self, member: Member) -> None:
@@ -295,7 +295,7 @@ class EnvPool(Fleet):
 
     def _wish(self) -> str:
         names = ", ".join(sorted(m.name for m in self._pending_since_s)) or "nobody"
-        room = describe({"CPU": self._config.num_cpus, "env_slot": self._config.env_slots})
+        room = describe(self._placement.request)
         return f"waiting for a node with {room} free: {names}"
 
     async def _ask_counts(self, member: Member) -> None:

@@ -90,7 +90,7 @@ def fitted_config(
         "model.max_model_len_tokens": _window(config, model_config, longest_prompt_tokens),
     }
     if "kv_cache_gib" not in config.rollout.model_fields_set:
-        on_gpu = config.rollout.num_gpus > 0 and not config.deterministic
+        on_gpu = config.placement.rollout.num_gpus > 0 and not config.deterministic
         sized = _load(request, model, found)
         found["rollout.kv_cache_gib"] = None if on_gpu else kv_cache_gib(sized, model_config, num_tasks)
     return _load(request, model, found), remarks
@@ -98,7 +98,7 @@ def fitted_config(
 
 def _dtype(config: RunConfig) -> tuple[str, list[str]]:
     """The config's where it names one, else what this machine computes fast; and what to say about it."""
-    slow = config.rollout.num_gpus == 0 and not has_bfloat16(gather_processor())
+    slow = config.placement.rollout.num_gpus == 0 and not has_bfloat16(gather_processor())
     if "dtype" not in config.model.model_fields_set:
         reason = "this processor has no bf16 instructions" if slow else "the default"
         dtype = "float32" if slow else "bfloat16"
@@ -142,11 +142,11 @@ def kv_cache_gib(config: RunConfig, model_config: Mapping[str, Any], num_tasks: 
         return config.rollout.kv_cache_gib or KV_CACHE_GIB[0]
     blocks: int = math.ceil(config.model.max_model_len_tokens / BLOCK_TOKENS) + 1
     sequence_gib = blocks * BLOCK_TOKENS * token_bytes / GIB
-    samples: int = math.ceil(num_tasks * config.evaluation.samples_per_task / config.rollout.workers)
+    samples: int = math.ceil(num_tasks * config.evaluation.samples_per_task / config.placement.rollout.workers)
     wanted = min(config.rollout.max_num_seqs, samples) * sequence_gib
     most = KV_CACHE_GIB[1]
     if not config.deterministic:  # what repeats itself must not depend on what else runs
-        most = min(most, gather_memory().usable / GIB / 4 / config.rollout.workers)
+        most = min(most, gather_memory().usable / GIB / 4 / config.placement.rollout.workers)
     return math.ceil(1000 * max(2 * sequence_gib, KV_CACHE_GIB[0], min(wanted, most))) / 1000
 
 

@@ -111,7 +111,8 @@ class Evaluator:
         if self._config.deterministic:
             return contextlib.nullcontext()
         rollout, most = self._config.rollout, max((len(p.sample_indices) for p in prompts), default=1)
-        return asyncio.Semaphore(math.ceil(2 * rollout.workers * rollout.max_num_seqs / most))
+        engines = self._config.placement.rollout.workers
+        return asyncio.Semaphore(math.ceil(2 * engines * rollout.max_num_seqs / most))
 
     async def _one(
         self, purpose: str, prompt: Prompt, admission: contextlib.AbstractAsyncContextManager[Any], losses: "Losses"

@@ -16,6 +16,7 @@ from learner.messages import LearnerInfo
 from learner.teacher import TeacherWorker
 from orchestrator.fleet import Fleet, Member
 from orchestrator.learner_gang import TORCH_ENV, LearnerGang
+from orchestrator.options import options_of
 from orchestrator.publish import SyncReport, WeightPublisher
 from orchestrator.scoring import GroupScorer
 from orchestrator.workers import Workers, index_of
@@ -43,7 +44,7 @@ class House(Workers):
         super().__init__(config, f"{config.name}-{incarnation}", luggage, stacks=stacks, background=background)
         self.gang = LearnerGang(config, self._places.namespace)
         self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
-        num_teachers = config.teacher.workers
+        num_teachers = config.placement.teacher.workers
         self.teachers = self._fleet("teacher", num_teachers, 2, self._prepare_teacher) if config.has_teachers else None
         self.scorer = None if self.teachers is None else GroupScorer(config, self.teachers)
 
@@ -113,15 +114,9 @@ class House(Workers):
         return self.config.weights_backend != "ray" and member in self.rollouts.members
 
     def _spawn_teacher(self, name: str) -> Any:
-        teacher = self.config.teacher
+        room = self.config.placement.teacher
         return self._places.spawn(
-            ray.remote(TeacherWorker),
-            name,
-            self.config,
-            index_of(name),
-            num_cpus=teacher.num_cpus,
-            num_gpus=teacher.num_gpus,
-            runtime_env=TORCH_ENV,
+            ray.remote(TeacherWorker), name, self.config, index_of(name), runtime_env=TORCH_ENV, **options_of(room)
         )
 
     async def _prepare_rollout(self, member: Member) -> None:

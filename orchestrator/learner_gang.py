@@ -16,6 +16,7 @@ from learner.messages import LearnerInfo, RecallRequest, TrainRequest
 from learner.packing import plan_micro_batches, plan_mini_batches
 from learner.rank import LearnerRank
 from orchestrator.group import AttemptRecord
+from orchestrator.options import options_of
 from orchestrator.waits import stream_within, within
 from sdpo.config import RunConfig
 from sdpo.errors import LearnerDied, StageTimeout
@@ -37,11 +38,15 @@ class LearnerGang:
 
     async def start(self, checkpoint: Path | None) -> LearnerInfo:
         """Place the gang, join its ranks and load the initial weights or `checkpoint`."""
-        learner, deadline = self._config.learner, self._config.deadlines.start_s
-        bundle = {"CPU": learner.num_cpus, "GPU": learner.num_gpus}
-        self._group = placement_group([{k: v for k, v in bundle.items() if v}] * learner.ranks, strategy="PACK")
+        placement, deadline = self._config.placement.learner, self._config.deadlines.start_s
+        self._group = placement_group(
+            [placement.request] * placement.ranks,
+            strategy="PACK",
+            name=f"{self._namespace}/learner",
+            bundle_label_selector=[placement.label_selector] * placement.ranks,
+        )
         await within(self._group.ready(), actor="learner", stage="placement", timeout_s=deadline)
-        self._ranks = [self._spawn(rank) for rank in range(learner.ranks)]
+        self._ranks = [self._spawn(rank) for rank in range(placement.ranks)]
         with self._deaths():
             address, port = await within(
                 self._ranks[0].address.remote(), actor="learner-rank0", stage="start", timeout_s=deadline
@@ -164,19 +169,18 @@ class LearnerGang:
             remove_placement_group(self._group)
 
     def _spawn(self, rank: int) -> Any:
-        learner = self._config.learner
+        placement = self._config.placement.learner
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
         return (
             ray.remote(LearnerRank)
             .options(
                 name=f"learner-rank{rank}",
                 namespace=self._namespace,
-                num_cpus=learner.num_cpus,
-                num_gpus=learner.num_gpus,
                 runtime_env=TORCH_ENV,
                 scheduling_strategy=strategy,
+                **(options_of(placement) | {"label_selector": None}),
             )
-            .remote(self._config, rank, learner.ranks)
+            .remote(self._config, rank, placement.ranks)
         )
 
     async def _all(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:

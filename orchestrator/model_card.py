@@ -127,7 +127,7 @@ def _training(view: RunView, exported: Exported) -> Iterator[Row]:
     if lora is not None:
         yield "LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.targets)}"
     yield "compute type", f"{config.model.dtype}; master weights float32"
-    yield "learner", f"{config.learner.backend}, ranks: {config.learner.ranks}"
+    yield "learner", f"{config.learner.backend}, ranks: {config.placement.learner.ranks}"
     if exported.num_parameters is not None:
         yield "parameters", f"{exported.num_parameters / 1e6:.2f} M"
     yield "seed", f"{config.seed}{', deterministic' if config.deterministic else ''}"

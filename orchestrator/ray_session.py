@@ -34,7 +34,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
             ray.shutdown()
         return
     guardian = Guardian(Path(tempfile.mkdtemp(prefix="sdpo-run-")))
-    slots = config.env.max_workers * config.env.env_slots
+    slots = config.placement.env.max_workers * config.placement.env.env_slots
     try:
         _init(
             address="local",

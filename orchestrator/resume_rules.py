@@ -5,6 +5,8 @@ from typing import Any
 
 from sdpo.config import RunConfig
 
+_NO_NUMBER = ("num_cpus", "memory_gib", "resources", "label_selector")
+
 FREE = (
     "steps",
     "dir",
@@ -15,42 +17,38 @@ FREE = (
     "deadlines",
     "max_learner_restarts",
     "max_worker_restarts",
-    "env.min_workers",
-    "env.max_workers",
     "env.target_wait_s",
     "env.idle_s",
     "env.sandboxes_per_worker",
     "env.retry_backoff_s",
-    "env.num_cpus",
-    "env.env_slots",
     "env.max_attempts",
     "env.max_dropped_fraction",
     "rollout.recorded",
-    "rollout.num_cpus",
-    "teacher.workers",
-    "teacher.num_cpus",
-    "learner.num_cpus",
+    "placement.env",
+    "placement.teacher.workers",
+    *(f"placement.{role}.{key}" for role in ("rollout", "teacher", "learner") for key in _NO_NUMBER),
     "weights.bucket_bytes",
     "weights.audit_tolerance",
 )
 """Touch no number of the training. (A recording that was moved: what it holds is compared, see `inputs.json`.)"""
 
 FREE_UNLESS_DETERMINISTIC = (
-    "rollout.workers",
+    "placement.mode",
+    "placement.rollout.workers",
     "rollout.max_num_seqs",
     "rollout.kv_cache_gib",
     "rollout.enforce_eager",
-    "rollout.tensor_parallel",
-    "rollout.num_gpus",
+    "placement.rollout.tensor_parallel",
+    "placement.rollout.num_gpus",
     "rollout.num_threads",
     "teacher.tokens_per_forward",
-    "teacher.num_gpus",
+    "placement.teacher.num_gpus",
     "teacher.num_threads",
-    "learner.ranks",
+    "placement.learner.ranks",
     "learner.tokens_per_micro_batch",
     "learner.logits_chunk_tokens",
     "learner.gradient_checkpointing",
-    "learner.num_gpus",
+    "placement.learner.num_gpus",
     "learner.num_threads",
     "weights.backend",
 )
@@ -68,7 +66,7 @@ def refused_change(before: RunConfig, now: RunConfig) -> str | None:
             return f"{changed}: a run cannot be resumed with another value; allowed: another `name`"
         if now.deterministic:
             return f"{changed}: a deterministic run cannot be resumed with another value; allowed: another `name`"
-        if key == "learner.ranks" and now.learner.backend != "fsdp2":
+        if key == "placement.learner.ranks" and now.learner.backend != "fsdp2":
             return (
                 f"{changed}: checkpoints of learner.backend={now.learner.backend} need the number of ranks that wrote "
                 f"them; allowed: {old[key]}, or another `name`"

@@ -16,28 +16,31 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.options import options_of
+from sdpo.config.placement import ActorPlacement
+
 POLL_S = 0.25
 
 
 class Room:
-    """A reservation of `resources`, pending until a node has them; without any there is nothing to wait for."""
+    """A reservation of what one actor asks for, pending until a node has it; who asks for nothing need not wait."""
 
-    def __init__(self, name: str, resources: Mapping[str, float]) -> None:
-        self.resources = {key: amount for key, amount in resources.items() if amount > 0}
+    def __init__(self, name: str, placement: ActorPlacement) -> None:
         self.node_id: str | None = None
         """The node that has the room, once it is found."""
-        self._group: PlacementGroup | None = placement_group([self.resources], name=name) if self.resources else None
+        self._options, wanted = options_of(placement), placement.request
+        self._group: PlacementGroup | None = None
+        if wanted:
+            labels = [placement.label_selector] if placement.label_selector else None
+            self._group = placement_group([wanted], name=name, bundle_label_selector=labels)
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the actor that is to live here."""
-        if self._group is None:
-            return {"num_cpus": 0}
-        options: dict[str, Any] = {
-            "num_cpus": self.resources.get("CPU", 0),
-            "resources": {key: amount for key, amount in self.resources.items() if key != "CPU"},
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=0),
-        }
+        """Options of the actor that is to live here. The reservation has found the labels; the actor need not."""
+        options = {key: value for key, value in self._options.items() if key != "label_selector"}
+        if self._group is not None:
+            strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=0)
+            options["scheduling_strategy"] = strategy
         return options
 
     async def find(self) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from sdpo.config import EnvConfig
+from sdpo.config import EnvConfig, EnvPlacement
 
 
 class Sizing:
@@ -13,9 +13,11 @@ class Sizing:
     waiting; it takes one more, so that it does not idle between two attempts.
     """
 
-    def __init__(self, config: EnvConfig, now_s: float) -> None:
-        self._config = config
-        self._needed_at_s = [now_s] * config.min_workers + [-math.inf] * (config.max_workers - config.min_workers)
+    def __init__(self, config: EnvConfig, placement: EnvPlacement, now_s: float) -> None:
+        self._config, self._placement = config, placement
+        self._needed_at_s = [now_s] * placement.min_workers + [-math.inf] * (
+            placement.max_workers - placement.min_workers
+        )
         """[n]: when more than n workers were needed last."""
 
     @property
@@ -26,16 +28,16 @@ class Sizing:
     def observe(self, now_s: float, num_attempts: int) -> None:
         """There are `num_attempts` now that run or wait."""
         needed = math.ceil(num_attempts / self._config.sandboxes_per_worker)
-        for index in range(min(max(needed, self._config.min_workers), self._config.max_workers)):
+        for index in range(min(max(needed, self._placement.min_workers), self._placement.max_workers)):
             self._needed_at_s[index] = now_s
 
     def missing(self, waits_s: Sequence[float], num_starting: int, num_workers: int) -> int:
         """Workers to add, when attempts have waited for `waits_s` and `num_starting` of `num_workers` do not serve."""
         num_late = sum(wait_s > self._config.target_wait_s for wait_s in waits_s)
         wanted = math.ceil(num_late / self.attempts_per_worker) - num_starting
-        return max(0, min(wanted, self._config.max_workers - num_workers))
+        return max(0, min(wanted, self._placement.max_workers - num_workers))
 
     def surplus(self, now_s: float, num_workers: int) -> int:
         """Workers of `num_workers` that were not needed within the last `idle_s`."""
         needed = sum(now_s - at_s <= self._config.idle_s for at_s in self._needed_at_s)
-        return max(0, num_workers - max(needed, self._config.min_workers))
+        return max(0, num_workers - max(needed, self._placement.min_workers))

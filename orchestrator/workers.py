@@ -12,6 +12,7 @@ from env_workers.travel import Luggage
 from orchestrator.env_pool import EnvPool
 from orchestrator.fleet import Fleet, Member
 from orchestrator.lockstep import make_sampler
+from orchestrator.options import options_of
 from orchestrator.placement import Placement
 from orchestrator.waits import within
 from rollout_workers.worker import RolloutActor
@@ -29,7 +30,7 @@ class Workers:
         self.config = config
         self._stacks, self._background = stacks, background
         self._places = Placement(namespace)
-        engines, sequences = config.rollout.workers, config.rollout.max_num_seqs
+        engines, sequences = config.placement.rollout.workers, config.rollout.max_num_seqs
         sampling = config.samples
         self.rollouts = (
             self._fleet("rollout", engines, sequences, self._prepare_rollout) if sampling else self._nobody("rollout")
@@ -56,6 +57,7 @@ class Workers:
     def _env_pool(self, luggage: Luggage) -> Fleet:
         return EnvPool(
             self.config.env,
+            self.config.placement.env,
             self._places.namespace,
             spawn=partial(self._places.spawn_env, self.config.env, luggage),
             prepare=self._prepare_env,
@@ -83,10 +85,8 @@ class Workers:
         }
 
     def _spawn_rollout(self, name: str) -> Any:
-        rollout = self.config.rollout
-        return self._places.spawn(
-            RolloutActor, name, self.config, index_of(name), num_cpus=rollout.num_cpus, num_gpus=rollout.num_gpus
-        )
+        room = self.config.placement.rollout
+        return self._places.spawn(RolloutActor, name, self.config, index_of(name), **options_of(room))
 
     async def _prepare_rollout(self, member: Member) -> None:
         """It serves `model.path`, as `Version(incarnation=0, batch=0)`."""

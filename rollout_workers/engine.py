@@ -65,7 +65,7 @@ def prepare_environment(config: RunConfig, scratch: Path) -> None:
         OMP_DYNAMIC="FALSE",
         OMP_WAIT_POLICY="PASSIVE",
     )
-    if config.rollout.num_gpus == 0 and config.rollout.tensor_parallel == 1:
+    if config.placement.rollout.num_gpus == 0 and config.placement.rollout.tensor_parallel == 1:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if config.weights_backend == "ipc":  # handles of GPU memory reach the engine's process as pickles
         os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
@@ -84,7 +84,7 @@ def engine_args(config: RunConfig) -> "AsyncEngineArgs":
     rollout = config.rollout
     # a seeded request whose prefill is split kills vLLM's CPU engine: its generator would have to be wound back;
     # elsewhere vLLM's own limit depends on the memory that it finds
-    whole_prompts = rollout.num_gpus == 0 or config.deterministic
+    whole_prompts = config.placement.rollout.num_gpus == 0 or config.deterministic
     return AsyncEngineArgs(
         model=config.model.path,
         dtype=config.model.dtype,
@@ -96,7 +96,7 @@ def engine_args(config: RunConfig) -> "AsyncEngineArgs":
         enable_chunked_prefill=False if whole_prompts else None,
         kv_cache_memory_bytes=None if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB),
         enforce_eager=rollout.enforce_eager,
-        tensor_parallel_size=rollout.tensor_parallel,
+        tensor_parallel_size=config.placement.rollout.tensor_parallel,
         enable_prefix_caching=not config.deterministic,  # what an earlier batch left behind must not be seen
         async_scheduling=False if config.deterministic else None,  # it lets timing decide who shares a forward
         seed=config.seed,

@@ -39,7 +39,7 @@ class Gangs:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        members = [(config.learner.ranks, rank) for rank in range(config.learner.ranks)]
+        members = [(config.placement.learner.ranks, rank) for rank in range(config.placement.learner.ranks)]
         calls = []
         for member in members:
             if member not in self._processes:
@@ -83,7 +83,7 @@ def _quiet() -> None:
 def _on_rank(
     job: Job, config: RunConfig, rank: int, port: int, checkpoint: str | None, arguments: tuple[Any, ...]
 ) -> Any:
-    learner = ObservedRank(config, rank, config.learner.ranks)
+    learner = ObservedRank(config, rank, config.placement.learner.ranks)
     try:
         learner.setup("127.0.0.1", port, checkpoint)
         return job(learner, config, *arguments)
@@ -95,7 +95,7 @@ def train(learner: ObservedRank, config: RunConfig, steps: range) -> list[dict[s
     """A step of four attempts, then one of two, and so on: the number of micro-batches changes."""
     metrics = []
     for step in steps:
-        calls = train_calls(random_experiences(2 if step % 2 else 4, seed=step), config.learner.ranks, ALONE)
+        calls = train_calls(random_experiences(2 if step % 2 else 4, seed=step), config.placement.learner.ranks, ALONE)
         measured = learner.train(*calls[learner._rank])
         learner.update_teacher()
         metrics.append({key: value for key, value in measured.items() if key != "seconds"})
@@ -173,7 +173,7 @@ def adapters(learner: ObservedRank, config: RunConfig, ids: np.ndarray[Any, Any]
 
 def not_stepped(learner: ObservedRank, config: RunConfig) -> list[Any]:
     """A step after gradients were discarded and after some that were not finite, and the weights around them."""
-    calls = train_calls(random_experiences(4, seed=1), config.learner.ranks, ALONE)[learner._rank]
+    calls = train_calls(random_experiences(4, seed=1), config.placement.learner.ranks, ALONE)[learner._rank]
     backend, trainer = learner._backend, learner._trainer
     start = weights(learner, config)
     update = backend.update
@@ -191,7 +191,7 @@ def not_stepped(learner: ObservedRank, config: RunConfig) -> list[Any]:
 
 def first_step(learner: ObservedRank, config: RunConfig) -> dict[str, float]:
     """The step that `not_stepped` takes in the end."""
-    calls = train_calls(random_experiences(4, seed=1), config.learner.ranks, ALONE)[learner._rank]
+    calls = train_calls(random_experiences(4, seed=1), config.placement.learner.ranks, ALONE)[learner._rank]
     return learner._trainer.train(*_joined(calls))
 
 

@@ -33,7 +33,7 @@ def load_state(folder: str, backend: str, state: State) -> int:
     ranks = verify(folder, backend)
     if ranks != dist.get_world_size():
         raise CheckpointError(
-            f"checkpoint {folder}: {ranks} learner ranks saved it, learner.ranks={dist.get_world_size()}; "
+            f"checkpoint {folder}: {ranks} learner ranks saved it, placement.learner.ranks={dist.get_world_size()}; "
             f"allowed with learner.backend={backend}: {ranks}"
         )
     with readable(folder):

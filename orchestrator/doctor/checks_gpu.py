@@ -40,9 +40,9 @@ def gpu_check(config: RunConfig | None) -> Check:
 
 def num_gpus(config: RunConfig) -> float:
     """GPUs that all actors of a run ask for together."""
-    teachers = config.teacher.workers * config.teacher.num_gpus if config.has_teachers else 0.0
-    rollouts = config.rollout.workers * config.rollout.num_gpus
-    return teachers + rollouts + config.learner.ranks * config.learner.num_gpus
+    teachers = config.placement.teacher.workers * config.placement.teacher.num_gpus if config.has_teachers else 0.0
+    rollouts = config.placement.rollout.workers * config.placement.rollout.num_gpus
+    return teachers + rollouts + config.placement.learner.ranks * config.placement.learner.num_gpus
 
 
 def gather_gpus() -> tuple[Gpu, ...]:
@@ -71,7 +71,7 @@ def judge_gpus(gpus: Sequence[Gpu], wanted: float) -> list[Finding]:
         said = "no NVIDIA GPU (no nvidia-smi)"
         if wanted == 0:
             return [_finding("gpus", Level.OK, f"{said}; everything runs on the processor")]
-        mend = "set rollout.num_gpus, learner.num_gpus and teacher.num_gpus to 0, or run on a machine with GPUs"
+        mend = "set num_gpus of placement.rollout, .learner and .teacher to 0, or run on a machine with GPUs"
         return [_finding("gpus", Level.BROKEN, f"{said}; the run asks for {wanted:g}", mend)]
     found = []
     for gpu in gpus:
@@ -82,7 +82,7 @@ def judge_gpus(gpus: Sequence[Gpu], wanted: float) -> list[Finding]:
             found.append(_finding(f"mig {gpu.index}", Level.NOTE, f"GPU {gpu.index} is cut into slices (MIG)", mend))
     if wanted > len(gpus):
         said = f"the run asks for {wanted:g} GPUs, this machine has {len(gpus)}"
-        mend = "ask for fractions (rollout.num_gpus=0.5 …), for fewer actors, or submit it to a cluster (RAY_ADDRESS)"
+        mend = "ask for fractions (placement.rollout.num_gpus=0.5 …) or for fewer actors, or submit it to a cluster"
         found.append(_finding("too few", Level.BROKEN, said, mend))
     return found
 

@@ -63,7 +63,11 @@ def _dtype(facts: ProcessorFacts, config: RunConfig | None) -> list[Finding]:
     said = "no bfloat16 instructions: bfloat16 is about ten times slower than float32 on this processor"
     if config is None:
         return [_finding(PROCESSOR, "dtype", Level.NOTE, said, "on CPU set model.dtype=float32")]
-    gpus = (config.rollout.num_gpus, config.learner.num_gpus, config.teacher.num_gpus if config.has_teachers else 1)
+    gpus = (
+        config.placement.rollout.num_gpus,
+        config.placement.learner.num_gpus,
+        config.placement.teacher.num_gpus if config.has_teachers else 1,
+    )
     if config.model.dtype == "bfloat16" and min(gpus) == 0:
         return [_finding(PROCESSOR, "dtype", Level.WARNING, said, "model.dtype=float32")]
     return [_finding(PROCESSOR, "dtype", Level.OK, f"{said}; this run does not use it there")]

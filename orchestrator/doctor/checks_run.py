@@ -87,7 +87,7 @@ def _host(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> list[Finding]
     worst = plan.host + plan.worst_sandboxes
     if fits and worst > facts.free_memory:
         said = f"if every sandbox goes to its limit at one time it is {size(worst)}"
-        mend = "lower env.sandbox.memory_mib, env.sandboxes_per_worker or env.max_workers"
+        mend = "lower env.sandbox.memory_mib, env.sandboxes_per_worker or placement.env.max_workers"
         found.append(_finding(MEMORY_PLAN, "sandboxes", Level.WARNING, said, mend))
     return found
 
@@ -107,7 +107,7 @@ def _changes(config: RunConfig, model: ModelShape, lengths: Lengths, excess: Exc
     changes, enough = advise(config, model, lengths, excess)
     if enough:
         return " ".join(changes)
-    more = "free memory, take a smaller model, or add machines (learner.ranks over several nodes)"
+    more = "free memory, take a smaller model, or add machines (placement.learner.ranks over several nodes)"
     return f"{' '.join(changes)} help, and are not enough; {more}" if changes else more
 
 
@@ -117,8 +117,8 @@ def _gpus(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> list[Finding]
         return []
     loads, room = gpu_loads(plan), min(gpu.free for gpu in facts.gpus)
     found = []
-    greedy = facts.config.rollout.num_gpus > 0 and facts.config.rollout.kv_cache_gib is None
-    if greedy and facts.config.rollout.num_gpus < 1:
+    greedy = facts.config.placement.rollout.num_gpus > 0 and facts.config.rollout.kv_cache_gib is None
+    if greedy and facts.config.placement.rollout.num_gpus < 1:
         said = f"rollout.kv_cache_gib=none on a shared GPU: vLLM takes {ENGINE_SHARE_OF_GPU:.0%} of it"
         mend = f"rollout.kv_cache_gib={needed_cache_gib(facts.config, model, sequences=16)}"
         found.append(_finding(MEMORY_PLAN, "greedy", Level.BROKEN, said, mend))

@@ -50,13 +50,13 @@ def _candidates(config: RunConfig, model: ModelShape, lengths: Lengths) -> Itera
         needed = needed_cache_gib(config, model, sequences=4)
         if needed < config.rollout.kv_cache_gib:
             yield {"rollout.kv_cache_gib": needed}
-    if config.env.max_workers * config.env.sandboxes_per_worker > 1:
-        yield {"env.sandboxes_per_worker": 1, "env.max_workers": config.env.min_workers}
-    if config.teacher.workers > 1:
-        yield {"teacher.workers": 1}
-    if config.rollout.workers > 1:
-        yield {"rollout.workers": 1}
-    if config.learner.num_gpus and config.model.dtype == "float32":
+    if config.placement.env.max_workers * config.env.sandboxes_per_worker > 1:
+        yield {"env.sandboxes_per_worker": 1, "placement.env.max_workers": config.placement.env.min_workers}
+    if config.placement.teacher.workers > 1:
+        yield {"placement.teacher.workers": 1}
+    if config.placement.rollout.workers > 1:
+        yield {"placement.rollout.workers": 1}
+    if config.placement.learner.num_gpus and config.model.dtype == "float32":
         yield {"model.dtype": "bfloat16"}
     if config.learner.lora is None:
         yield {"learner.lora.rank": 16}

@@ -114,8 +114,8 @@ def rollout_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> Role
     """
     b, rollout = dtype_bytes(config), config.rollout
     tokens = max(BATCHED_TOKENS, config.model.max_model_len_tokens)
-    place: Place = "gpu" if rollout.num_gpus else "host"
-    attempts = -(-config.batch.tasks * config.batch.samples_per_task // rollout.workers)
+    place: Place = "gpu" if config.placement.rollout.num_gpus else "host"
+    attempts = -(-config.batch.tasks * config.batch.samples_per_task // config.placement.rollout.workers)
     sequences = min(rollout.max_num_seqs, attempts)
     cache = 0 if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB)
     repacked = 0 if place == "gpu" else b * (model.num_parameters - model.embedding_parameters)
@@ -129,9 +129,9 @@ def rollout_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> Role
     ]
     return RolePlan(
         role="rollout",
-        count=rollout.workers,
+        count=config.placement.rollout.workers,
         parts=(_fixed(ENGINE_MIB + ENGINE_ACTOR_MIB), *_context(place), *parts),
-        gpus=rollout.num_gpus,
+        gpus=config.placement.rollout.num_gpus,
     )
 
 
@@ -143,8 +143,8 @@ def learner_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> Role
     frozen base is b P/R (ZeRO 1 and 2: b P). A step adds `activation_bytes`, the gathered embedding and its float32
     gradient, and the logits. Loading takes 4 P of the host for each rank.
     """
-    learner, b, ranks = config.learner, dtype_bytes(config), config.learner.ranks
-    place: Place = "gpu" if learner.num_gpus else "host"
+    learner, b, ranks = config.learner, dtype_bytes(config), config.placement.learner.ranks
+    place: Place = "gpu" if config.placement.learner.num_gpus else "host"
     whole = model.num_parameters
     trained = whole if learner.lora is None else model.lora_parameters(learner.lora.rank, learner.lora.targets)
     share = -(-trained // ranks)
@@ -169,7 +169,10 @@ def learner_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> Role
     if loading > 0:
         parts.append(Part(what="loading", num_bytes=loading))
     return RolePlan(
-        role="learner", count=ranks, parts=(_fixed(TORCH_MIB), *_context(place), *parts), gpus=learner.num_gpus
+        role="learner",
+        count=ranks,
+        parts=(_fixed(TORCH_MIB), *_context(place), *parts),
+        gpus=config.placement.learner.num_gpus,
     )
 
 
@@ -178,7 +181,7 @@ def teacher_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> Role
     layer's tensors b S (4 H + 4 I + 2 A + 2 G) over the forward's S tokens; logits 2 x 4 C V; two buckets.
     """
     teacher, b = config.teacher, dtype_bytes(config)
-    place: Place = "gpu" if teacher.num_gpus else "host"
+    place: Place = "gpu" if config.placement.teacher.num_gpus else "host"
     moves = config.teacher_stream is not None
     mixes = isinstance(teacher.regularisation, TrustRegionTeacher)
     copies = int(moves) + int(not moves or mixes or config.uses_reference)
@@ -193,9 +196,9 @@ def teacher_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> Role
     ]
     return RolePlan(
         role="teacher",
-        count=teacher.workers,
+        count=config.placement.teacher.workers,
         parts=(_fixed(TORCH_MIB), *_context(place), *parts),
-        gpus=teacher.num_gpus,
+        gpus=config.placement.teacher.num_gpus,
     )
 
 
@@ -203,7 +206,7 @@ def env_plan(config: RunConfig) -> RolePlan:
     """A worker and what its sandboxes usually take; `MemoryPlan.worst_sandboxes` is what they may take."""
     sandboxes = config.env.sandboxes_per_worker * SANDBOX_TYPICAL_MIB * MIB
     parts = (_fixed(ENV_WORKER_MIB), Part(what="sandboxes", num_bytes=sandboxes))
-    return RolePlan(role="env", count=config.env.max_workers, parts=parts)
+    return RolePlan(role="env", count=config.placement.env.max_workers, parts=parts)
 
 
 def ray_plan(config: RunConfig, model: ModelShape, lengths: Lengths) -> RolePlan:
@@ -231,7 +234,7 @@ def packed_tokens(config: RunConfig, lengths: Lengths) -> int:
     """Tokens of the largest micro-batch: the budget, at least one attempt, at most a rank's share of the batch."""
     longest = lengths.prompt + lengths.response
     tasks = config.batch.mini_batch_tasks or config.batch.tasks
-    share = -(-tasks * config.batch.samples_per_task // config.learner.ranks) * longest
+    share = -(-tasks * config.batch.samples_per_task // config.placement.learner.ranks) * longest
     return min(max(config.learner.tokens_per_micro_batch, longest), max(share, longest))
 
 
@@ -301,13 +304,13 @@ def _compute_weights(config: RunConfig, model: ModelShape, trained: int) -> int:
         return b * model.num_parameters
     frozen = model.num_parameters if learner.lora is not None else 0
     copies = trained if learner.backend == "zero3" else 0
-    return -(-b * (frozen + copies) // learner.ranks)
+    return -(-b * (frozen + copies) // config.placement.learner.ranks)
 
 
 def _reduce_bucket(config: RunConfig, trained: int) -> int:
     if config.learner.backend == "fsdp2":
         return 0
-    elements = DEEPSPEED_BUCKET if config.learner.num_gpus else min(DEEPSPEED_BUCKET, trained)
+    elements = DEEPSPEED_BUCKET if config.placement.learner.num_gpus else min(DEEPSPEED_BUCKET, trained)
     return elements * dtype_bytes(config)
 
 
@@ -323,7 +326,7 @@ def _bucket(config: RunConfig, model: ModelShape) -> int:
 
 
 def _sandboxes(config: RunConfig) -> int:
-    return config.env.max_workers * config.env.sandboxes_per_worker
+    return config.placement.env.max_workers * config.env.sandboxes_per_worker
 
 
 def _worst_sandbox(config: RunConfig) -> int:

@@ -9,6 +9,13 @@ from sdpo.config.data import (
 )
 from sdpo.config.env import BubblewrapSandbox, DockerSandbox, EnvConfig, GvisorSandbox, SandboxKind, SandboxLimits
 from sdpo.config.health import HealthConfig
+from sdpo.config.placement import (
+    EnvPlacement,
+    LearnerPlacement,
+    PlacementConfig,
+    RolloutPlacement,
+    TeacherPlacement,
+)
 from sdpo.config.roles import (
     EmaTeacher,
     FrozenTeacher,
@@ -33,6 +40,7 @@ __all__ = [
     "DockerSandbox",
     "EmaTeacher",
     "EnvConfig",
+    "EnvPlacement",
     "EvaluationConfig",
     "FrozenTeacher",
     "GrpoObjective",
@@ -40,13 +48,16 @@ __all__ = [
     "HealthConfig",
     "HindsightConfig",
     "LearnerConfig",
+    "LearnerPlacement",
     "LiveTeacher",
     "LoraConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "PlacementConfig",
     "RecordConfig",
     "RolloutConfig",
+    "RolloutPlacement",
     "RolloutSampling",
     "RunConfig",
     "SandboxKind",
@@ -54,6 +65,7 @@ __all__ = [
     "SdpoObjective",
     "TasksConfig",
     "TeacherConfig",
+    "TeacherPlacement",
     "TrustRegionTeacher",
     "WeightsConfig",
 ]

@@ -1,8 +1,8 @@
-"""Env workers: how many, in which sandboxes, within which limits."""
+"""Env workers: their sandboxes and limits, and when their pool grows."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from sdpo.config.base import Section
 
@@ -73,10 +73,6 @@ SandboxKind = Annotated[BubblewrapSandbox | DockerSandbox | GvisorSandbox, Field
 class EnvConfig(Section):
     """`env`: the actors that judge attempts."""
 
-    min_workers: int = Field(default=1, gt=0)
-    """Env actors at the start, and when idle."""
-    max_workers: int = Field(default=1, gt=0)
-    """Env actors when attempts wait; at least min_workers."""
     target_wait_s: float = Field(default=1.0, gt=0)
     """The pool grows when attempts wait longer than this for an env actor."""
     idle_s: float = Field(default=60.0, gt=0)
@@ -106,20 +102,9 @@ class EnvConfig(Section):
     """Pause before an attempt is run again; doubled each time."""
     max_dropped_fraction: float = Field(default=0.2, ge=0, le=1)
     """The run stops when more than this share of a batch's attempts was dropped."""
-    num_cpus: float = Field(default=0.25, ge=0)
-    """Ray CPUs one env actor asks for."""
-    env_slots: float = Field(default=0.0, ge=0)
-    """Amount of the custom resource `env_slot` one env actor asks for; on a cluster only env nodes offer it."""
 
     @field_validator("feedback", mode="before")
     @classmethod
     def _none_is_a_word(cls, value: Any) -> Any:
         """A run file's unquoted none is no value; here it is one."""
         return "none" if value is None else value
-
-    @model_validator(mode="after")
-    def _pool_has_room(self) -> Self:
-        if self.max_workers < self.min_workers:
-            lowest = f"env.min_workers={self.min_workers}"
-            raise ValueError(f"env.max_workers={self.max_workers}: allowed: at least {lowest}")
-        return self

@@ -26,8 +26,6 @@ class RolloutSampling(Section):
 class RolloutConfig(Section):
     """`rollout`: the actors that hold the vLLM engines."""
 
-    workers: int = Field(default=1, gt=0)
-    """Rollout actors, one vLLM engine each."""
     recorded: str | None = None
     """Folder of recorded rollouts to train on (see docs/recorded-rollouts.md); none: they are sampled. With it there
     are no rollout workers and no env workers, and `tasks.train` is not read."""
@@ -41,12 +39,6 @@ class RolloutConfig(Section):
     """KV cache of one engine in GiB; none lets vLLM decide (GPU)."""
     enforce_eager: bool = True
     """Skip graph capture and compilation (faster start; on CPU always sensible)."""
-    tensor_parallel: int = Field(default=1, gt=0)
-    """GPUs per engine."""
-    num_cpus: float = Field(default=0.25, ge=0)
-    """Ray CPUs one rollout actor asks for."""
-    num_gpus: float = Field(default=0.0, ge=0)
-    """Ray GPUs one rollout actor asks for."""
     num_threads: int = Field(default=2, gt=0)
     """Threads of one engine on CPU."""
 
@@ -93,14 +85,8 @@ class TeacherConfig(Section):
 
     regularisation: TeacherKind = EmaTeacher(kind="ema")
     """Which weights score the attempts."""
-    workers: int = Field(default=1, gt=0)
-    """Teacher actors."""
     tokens_per_forward: int = Field(default=8192, gt=0)
     """Token budget of one packed scoring forward."""
-    num_cpus: float = Field(default=0.25, ge=0)
-    """Ray CPUs one teacher actor asks for."""
-    num_gpus: float = Field(default=0.0, ge=0)
-    """Ray GPUs one teacher actor asks for."""
     num_threads: int = Field(default=2, gt=0)
     """Torch threads of one teacher on CPU."""
 
@@ -146,18 +132,12 @@ class LearnerConfig(Section):
     """Low-rank adapters; none: all weights are trained."""
     gradient_checkpointing: bool = False
     """Recompute every decoder layer in the backward pass: less memory, about a third more time."""
-    ranks: int = Field(default=1, gt=0)
-    """Ranks, one actor each."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW and its schedule."""
     tokens_per_micro_batch: int = Field(default=8192, gt=0)
     """Token budget of one packed micro-batch; never changes the result, only memory and speed."""
     logits_chunk_tokens: int = Field(default=256, gt=0)
     """Positions whose [chunk, V] logits exist at one time."""
-    num_cpus: float = Field(default=0.25, ge=0)
-    """Ray CPUs one learner rank asks for."""
-    num_gpus: float = Field(default=0.0, ge=0)
-    """Ray GPUs one learner rank asks for."""
     num_threads: int = Field(default=2, gt=0)
     """Torch threads of one rank on CPU."""
 

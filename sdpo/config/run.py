@@ -10,6 +10,7 @@ from sdpo.config.base import Section
 from sdpo.config.data import BatchConfig, EvaluationConfig, ModelConfig, TasksConfig
 from sdpo.config.env import EnvConfig
 from sdpo.config.health import HealthConfig
+from sdpo.config.placement import PlacementConfig
 from sdpo.config.roles import LearnerConfig, RolloutConfig, TeacherConfig, WeightsConfig
 
 
@@ -79,6 +80,8 @@ class RunConfig(Section):
     """What is optimised."""
     hindsight: HindsightConfig = HindsightConfig()
     """What the teacher is shown."""
+    placement: PlacementConfig = PlacementConfig()
+    """Which actors there are and what each asks of the cluster."""
     rollout: RolloutConfig = RolloutConfig()
     """Rollout workers."""
     env: EnvConfig = EnvConfig()
@@ -112,9 +115,18 @@ class RunConfig(Section):
     @property
     def num_cpus(self) -> float:
         """Ray CPUs that all actors ask for together when the env pool is at its largest."""
-        teachers = self.teacher.workers * self.teacher.num_cpus if self.has_teachers else 0.0
-        others = self.rollout.workers * self.rollout.num_cpus + self.env.max_workers * self.env.num_cpus
-        return teachers + (others if self.samples else 0.0) + self.learner.ranks * self.learner.num_cpus
+        return sum(count * request.get("CPU", 0.0) for count, request in self.demand.values())
+
+    @property
+    def demand(self) -> dict[str, tuple[int, dict[str, float]]]:
+        """By role: actors when the env pool is at its largest, and what Ray has to find on one node for each."""
+        placement = self.placement
+        counts = {"learner": placement.learner.ranks}
+        if self.samples:
+            counts |= {"rollout": placement.rollout.workers, "env": placement.env.max_workers}
+        if self.has_teachers:
+            counts["teacher"] = placement.teacher.workers
+        return {role: (count, placement.of(role).request) for role, count in counts.items()}
 
     @property
     def samples(self) -> bool:
@@ -126,7 +138,7 @@ class RunConfig(Section):
         """`weights.backend` with `auto` decided. It concerns rollout workers; teachers always take Ray objects."""
         if self.weights.backend != "auto":
             return self.weights.backend
-        return "nccl" if min(self.rollout.num_gpus, self.learner.num_gpus) >= 1 else "ray"
+        return "nccl" if min(self.placement.rollout.num_gpus, self.placement.learner.num_gpus) >= 1 else "ray"
 
     @property
     def uses_teacher(self) -> bool:
@@ -222,8 +234,9 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _weights_path_exists(self) -> Self:
         """NCCL refuses two processes on one GPU; IPC needs them there, and Ray shares out fractions only."""
-        for role, num_gpus in (("rollout", self.rollout.num_gpus), ("learner", self.learner.num_gpus)):
-            where = f"{role}.num_gpus={num_gpus:g} with weights.backend={self.weights.backend}"
+        for role in ("rollout", "learner"):
+            num_gpus = self.placement.of(role).num_gpus
+            where = f"placement.{role}.num_gpus={num_gpus:g} with weights.backend={self.weights.backend}"
             if self.weights.backend == "nccl" and num_gpus < 1:
                 raise ValueError(f"{where}: allowed: at least 1, or weights.backend=ray")
             if self.weights.backend == "ipc" and not 0 < num_gpus < 1:

@@ -46,7 +46,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def config(model: Path, backend: str, ranks: int, dtype: str = "float32", **learner: Any) -> RunConfig:
     optimizer = {"learning_rate": 1e-4, "warmup_steps": 2, "max_grad_norm": CLIP}
-    return make_config(model, dtype, learner={"backend": backend, "ranks": ranks, "optimizer": optimizer} | learner)
+    return make_config(
+        model,
+        dtype,
+        learner={"backend": backend, "optimizer": optimizer} | learner,
+        placement={"learner": {"ranks": ranks}},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +111,7 @@ def test_resume_to_the_bit(
         with pytest.raises(CheckpointError, match=r"written by learner.backend=fsdp2, this run has zero2"):
             gangs.call(gang.nothing, other, checkpoint=folder)
         return
-    with pytest.raises(CheckpointError, match=r"2 learner ranks saved it, learner.ranks=1; allowed .*: 2"):
+    with pytest.raises(CheckpointError, match=r"2 learner ranks saved it, placement.learner.ranks=1; allowed .*: 2"):
         gangs.call(gang.nothing, alone, checkpoint=folder)
     if lora is not None:
         held = sum(path.stat().st_size for path in Path(folder).glob("zero-rank*.pt"))

@@ -72,7 +72,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def direct_config(model: Path) -> RunConfig:
     """`nccl` without GPUs, which validation would refuse; a model takes several buckets."""
-    config = run_config(model, learner={"ranks": 2, "num_threads": 1})
+    config = run_config(model, learner={"num_threads": 1}, placement={"learner": {"ranks": 2}})
     weights = config.weights.model_copy(update={"backend": "nccl", "bucket_bytes": 50_000, "audit_tolerance": 1e-3})
     return config.model_copy(update={"weights": weights})
 

@@ -17,11 +17,12 @@ import pytest
 import ray
 
 from env_workers.metrics import EnvMetrics
-from sdpo.config import EnvConfig
+from sdpo.config import EnvConfig, EnvPlacement
 from tests.integration.clusters.attempts import judged, opened
 
 RUN = 'run="a-run-1"'
-CONFIG = EnvConfig(min_workers=2, max_workers=2, num_cpus=0.25)
+CONFIG = EnvConfig()
+PLACEMENT = EnvPlacement(min_workers=2, max_workers=2)
 APPEARS_WITHIN_S = 60.0
 """Ray reports every 10 s."""
 
@@ -81,7 +82,7 @@ def test_prometheus_shows_the_pool(tmp_path: Path) -> None:
         for total in (1, 3):
             unlucky.recycled({"memory_limit": total, "max_executions": 0})
         unlucky.infrastructure_error("SandboxLost")
-        async with opened(CONFIG) as pool:
+        async with opened(CONFIG, PLACEMENT) as pool:
             assert all(verdict.success for verdict in await judged(pool, CONFIG, 8))
             ends_s = time.monotonic() + APPEARS_WITHIN_S
             while True:

@@ -18,12 +18,12 @@ from orchestrator.env_pool import EnvPool
 from orchestrator.fleet import Member
 from orchestrator.room import Room
 from orchestrator.world import World
-from sdpo.config import EnvConfig, RunConfig
+from sdpo.config import EnvConfig, EnvPlacement, RunConfig
 from sdpo.errors import SandboxUnavailable
 from sdpo.types import Task, Verdict
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-QUICK: dict[str, Any] = {"target_wait_s": 0.2, "idle_s": 1.0, "num_cpus": 0.25}
+QUICK = EnvConfig(target_wait_s=0.2, idle_s=1.0)
 
 
 class Worker:
@@ -64,11 +64,11 @@ async def ready(member: Member) -> None:
 
 
 @asynccontextmanager
-async def opened(config: EnvConfig, **options: Any) -> AsyncIterator[EnvPool]:
+async def opened(config: EnvConfig, placement: EnvPlacement, **options: Any) -> AsyncIterator[EnvPool]:
     settings: dict[str, Any] = {"max_restarts": 2, "lease_timeout_s": 60.0, "stacks": Path("unused")}
     settings |= {"spawn": spawn, "prepare": ready} | options
     async with asyncio.TaskGroup() as background:
-        pool = EnvPool(config, "pool-tests-1", background=background, **settings)
+        pool = EnvPool(config, placement, "pool-tests-1", background=background, **settings)
         try:
             await pool.start()
             yield pool
@@ -106,7 +106,7 @@ async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
 
 def test_grows_while_attempts_wait_and_shrinks_when_idle() -> None:
     async def scenario() -> None:
-        async with opened(EnvConfig(min_workers=1, max_workers=3, **QUICK)) as pool:
+        async with opened(QUICK, EnvPlacement(min_workers=1, max_workers=3)) as pool:
             assert pool.states == {"serving": 1, "pending": 0, "draining": 0}
             async with flood(pool, 12) as judged_by:
                 await until(lambda: len(set(judged_by)) == 3)
@@ -128,7 +128,7 @@ def test_workers_without_room_hinder_nobody(caplog: pytest.LogCaptureFixture, mo
     monkeypatch.setattr("orchestrator.env_pool.NOTICE_S", 0.5)
 
     async def scenario() -> None:
-        async with opened(EnvConfig(min_workers=1, max_workers=3, env_slots=3, **QUICK)) as pool:
+        async with opened(QUICK, EnvPlacement(min_workers=1, max_workers=3, env_slots=3)) as pool:
             jobs = [asyncio.create_task(work(pool, 0.5)) for _ in range(8)]
             await until(lambda: pool.states["pending"] == 2)
             assert len(set(await asyncio.gather(*jobs))) == 1
@@ -145,7 +145,7 @@ def test_a_draining_worker_takes_no_new_attempt_and_keeps_its_sessions(
     ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        async with opened(EnvConfig(min_workers=1, max_workers=2, **QUICK)) as pool:
+        async with opened(QUICK, EnvPlacement(min_workers=1, max_workers=2)) as pool:
             async with flood(pool, 6):
                 await until(lambda: pool.states["serving"] == 2)
                 for member in pool.members:
@@ -169,7 +169,7 @@ def test_a_draining_worker_takes_no_new_attempt_and_keeps_its_sessions(
 
 def test_attempts_of_a_killed_worker_run_again_and_none_is_lost() -> None:
     async def scenario() -> None:
-        async with opened(EnvConfig(min_workers=2, max_workers=2, **QUICK)) as pool:
+        async with opened(QUICK, EnvPlacement(min_workers=2, max_workers=2)) as pool:
             runs = dict.fromkeys(range(12), 0)
 
             async def attempt(number: int) -> None:
@@ -197,13 +197,14 @@ def test_attempts_of_a_killed_worker_run_again_and_none_is_lost() -> None:
 
 def test_attempts_wait_for_an_engine_that_is_started_again(tmp_path: Path) -> None:
     """It is away for longer than all tries of an attempt take; the pool grows meanwhile."""
-    away, config = tmp_path / "away", EnvConfig(min_workers=2, max_workers=3, retry_backoff_s=0.05, **QUICK)
+    away, config = tmp_path / "away", QUICK.model_copy(update={"retry_backoff_s": 0.05})
+    placement = EnvPlacement(min_workers=2, max_workers=3)
 
     def spawn_on_engine(name: str, room: Room) -> Any:
         return ray.remote(Worker).options(max_concurrency=4, **room.options).remote(away)
 
     async def scenario() -> None:
-        async with opened(config, spawn=spawn_on_engine, max_restarts=0) as pool:
+        async with opened(config, placement, spawn=spawn_on_engine, max_restarts=0) as pool:
             tasks = [Task(id=str(i), messages=(), environment="code", payload={}) for i in range(24)]
             worlds = [World(pool, RunConfig(env=config), task.id, task) for task in tasks]
             running = [asyncio.create_task(world.step((), Reply(text="", truncated=False))) for world in worlds]

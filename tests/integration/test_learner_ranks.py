@@ -34,7 +34,7 @@ ALONE = 1
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     folder = make_tiny_model(tmp_path_factory.mktemp("model"))
-    return make_config(folder, learner={"ranks": 2}, deadlines={"train_s": 60.0, "start_s": 60.0})
+    return make_config(folder, placement={"learner": {"ranks": 2}}, deadlines={"train_s": 60.0, "start_s": 60.0})
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_students_support_in_mini_batches_with_a_trust_region_and_an_anchor(tmp_
         objective__reference_kl=0.05,
         batch__mini_batch_tasks=1,
         teacher__regularisation__kind="trust_region",
-        teacher__workers=2,
+        placement__teacher__workers=2,
     )
     taken = 0
     for record in records[1:]:
@@ -90,7 +90,11 @@ def check_authors_and_log_probs(sample: dict[str, Any]) -> None:
 def test_grpo_in_mini_batches_with_an_anchor(tmp_path: Path) -> None:
     """Teachers that only hold the initial model, and attempts that nobody scores in hindsight."""
     records = records_of(
-        tmp_path, objective__kind="grpo", objective__reference_kl=0.05, batch__mini_batch_tasks=2, learner__ranks=2
+        tmp_path,
+        objective__kind="grpo",
+        objective__reference_kl=0.05,
+        batch__mini_batch_tasks=2,
+        placement__learner__ranks=2,
     )
     for step, record in enumerate(records[1:], 1):
         assert record["train/optimizer_step"] == 2 * step

@@ -144,10 +144,10 @@ def test_a_run_killed_at_many_moments_is_the_run_that_was_not(
 @pytest.mark.longest
 def test_with_two_of_everything_and_a_rollout_worker_killed_in_a_batch(tmp_path: Path) -> None:
     two = {
-        "rollout__workers": 2,
-        "teacher__workers": 2,
-        "env__min_workers": 2,
-        "learner__ranks": 2,
+        "placement__rollout__workers": 2,
+        "placement__teacher__workers": 2,
+        "placement__env__min_workers": 2,
+        "placement__learner__ranks": 2,
         "batch__samples_per_task": 8,
         "rollout__max_num_seqs": 8,
     }

@@ -86,8 +86,13 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_checkpoint(tmp_path: Path) -> None:
-    two = {"rollout__workers": 2, "teacher__workers": 2, "env__min_workers": 2, "env__max_workers": 2}
-    two |= {"learner__ranks": 2, "checkpoint__every_steps": 0}
+    two = {
+        "placement__rollout__workers": 2,
+        "placement__teacher__workers": 2,
+        "placement__env__min_workers": 2,
+        "placement__env__max_workers": 2,
+    }
+    two |= {"placement__learner__ranks": 2, "checkpoint__every_steps": 0}
     with started(command(RUN_FILE, *small(tmp_path, steps=500, **two)), tmp_path / "log") as process:
         wait_for_steps(tmp_path / "run", 1, process)
         tree = descendants(process.pid)
@@ -124,8 +129,8 @@ def test_the_run_outlives_any_actor_and_leaves_nothing_of_it(tmp_path: Path) -> 
     overrides = small(
         tmp_path,
         steps=12,
-        env__min_workers=2,
-        env__max_workers=2,
+        placement__env__min_workers=2,
+        placement__env__max_workers=2,
         tasks__train=half_in_turns(tmp_path / "tasks.jsonl"),
         rollout__sampling__max_response_tokens=240,
     )

@@ -180,16 +180,16 @@ def test_refused_overrides(run_file: Path, override: str, line: str) -> None:
             "batch.min_group_size=9: allowed: at most batch.samples_per_task=8",
         ),
         (
-            ["weights.backend=nccl", "rollout.num_gpus=1"],
-            "learner.num_gpus=0 with weights.backend=nccl: allowed: at least 1, or weights.backend=ray",
+            ["weights.backend=nccl", "placement.rollout.num_gpus=1"],
+            "placement.learner.num_gpus=0 with weights.backend=nccl: allowed: at least 1, or weights.backend=ray",
         ),
         (
-            ["weights.backend=nccl", "learner.num_gpus=1"],
-            "rollout.num_gpus=0 with weights.backend=nccl: allowed: at least 1, or weights.backend=ray",
+            ["weights.backend=nccl", "placement.learner.num_gpus=1"],
+            "placement.rollout.num_gpus=0 with weights.backend=nccl: allowed: at least 1, or weights.backend=ray",
         ),
         (
-            ["weights.backend=ipc", "rollout.num_gpus=0.5", "learner.num_gpus=1"],
-            "learner.num_gpus=1 with weights.backend=ipc: allowed: between 0 and 1 (a shared GPU), "
+            ["weights.backend=ipc", "placement.rollout.num_gpus=0.5", "placement.learner.num_gpus=1"],
+            "placement.learner.num_gpus=1 with weights.backend=ipc: allowed: between 0 and 1 (a shared GPU), "
             "or weights.backend=ray",
         ),
     ],
@@ -212,7 +212,7 @@ def test_combinations_that_cannot_work(run_file: Path, overrides: list[str], lin
     ],
 )
 def test_the_path_of_the_weights(backend: str, rollout_gpus: float, learner_gpus: float, path: str) -> None:
-    sections = {"rollout": {"num_gpus": rollout_gpus}, "learner": {"num_gpus": learner_gpus}}
+    sections = {"placement": {"rollout": {"num_gpus": rollout_gpus}, "learner": {"num_gpus": learner_gpus}}}
     assert RunConfig.model_validate(sections | {"weights": {"backend": backend}}).weights_backend == path
 
 

@@ -44,7 +44,7 @@ def example_in_readme(language: str) -> str:
 def test_run_file_in_the_readme_loads(tmp_path):
     run_file = tmp_path / "run.yaml"
     run_file.write_text(example_in_readme("yaml"))
-    assert load_run_config(run_file).learner.ranks == 2
+    assert load_run_config(run_file).placement.learner.ranks == 2
 
 
 def test_task_in_the_readme_loads(tmp_path):

@@ -155,7 +155,7 @@ def _loud(line: dict[str, Any]) -> list[dict[str, str]]:
         (["--train-tasks", "nowhere.jsonl"], ("nowhere.jsonl",)),
         (["--run", "nowhere.yaml"], ("nowhere.yaml",)),
         (["--out", "no/such/folder/a.json"], ("--out no/such/folder/a.json", "folder that exists")),
-        (["rollout.workerz=2"], ("rollout.workerz", "rollout.workers")),
+        (["placement.rollout.workerz=2"], ("rollout.workerz", "placement.rollout.workers")),
     ],
 )
 def test_bad_command_lines(capsys: pytest.CaptureFixture[str], arguments: list[str], words: tuple[str, ...]) -> None:
@@ -221,12 +221,12 @@ def test_a_larger_model_gets_a_larger_cache(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_run_files_settings_hold_but_not_its_tasks(tmp_path: Path) -> None:
     run_file = tmp_path / "run.yaml"
     run_file.write_text(
-        "seed: 7\nmodel: {dtype: float32}\nrollout: {workers: 2, kv_cache_gib: 0.5}\n"
+        "seed: 7\nmodel: {dtype: float32}\nrollout: {kv_cache_gib: 0.5}\nplacement: {rollout: {workers: 2}}\n"
         "tasks: {train: t.jsonl, heldout: h.jsonl, adapter: mbpp, options: {unsupported: skip}, max_heldout: 3}\n"
     )
     model = check_model_folder(MODEL)
     config, _ = fitted_config(request(run_file=run_file), MODEL, model, 60, 5)
-    assert (config.seed, config.rollout.workers, config.rollout.kv_cache_gib) == (7, 2, 0.5)
+    assert (config.seed, config.placement.rollout.workers, config.rollout.kv_cache_gib) == (7, 2, 0.5)
     assert (config.tasks.heldout, config.tasks.max_heldout) == (str(HELDOUT), None)
     assert (config.tasks.adapter, config.tasks.options) == ("mbpp", {"unsupported": "skip"})
     config, _ = fitted_config(request(run_file=run_file, adapter="none"), MODEL, model, 60, 5)

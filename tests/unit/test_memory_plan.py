@@ -56,8 +56,9 @@ def config_of(**sections: Any) -> RunConfig:
     return RunConfig.model_validate(base)
 
 
-def learner_of(**settings: Any) -> int:
-    return plan_memory(config_of(learner=settings), SEVEN_B, LENGTHS).role("learner").each()
+def learner_of(ranks: int = 1, **settings: Any) -> int:
+    config = config_of(learner=settings, placement={"learner": {"ranks": ranks}})
+    return plan_memory(config, SEVEN_B, LENGTHS).role("learner").each()
 
 
 def part(config: RunConfig, role: str, what: str) -> int:
@@ -106,7 +107,7 @@ def test_states_are_sixteen_bytes_a_parameter_and_the_gradients() -> None:
 
 
 def test_sums_are_sums() -> None:
-    plan = plan_memory(config_of(rollout={"workers": 3}, env={"max_workers": 4}), SEVEN_B, LENGTHS)
+    plan = plan_memory(config_of(placement={"rollout": {"workers": 3}, "env": {"max_workers": 4}}), SEVEN_B, LENGTHS)
     assert plan.host == sum(role.count * sum(p.num_bytes for p in role.parts) for role in plan.roles)
     assert {r.role: r.count for r in plan.roles} == {
         "rollout": 3,
@@ -149,16 +150,16 @@ def test_a_micro_batch_holds_at_least_one_attempt_and_at_most_the_batch() -> Non
 
 def test_gpus_are_shared_as_ray_shares_them() -> None:
     halves = {"num_gpus": 0.5}
-    config = config_of(rollout=halves, learner=halves, teacher={"num_gpus": 1.0})
+    config = config_of(placement={"rollout": halves, "learner": halves, "teacher": {"num_gpus": 1.0}})
     plan = plan_memory(config, SEVEN_B, LENGTHS)
     on_gpu = {role.role: role.each("gpu") for role in plan.roles}
     assert gpu_loads(plan) == [on_gpu["rollout"] + on_gpu["learner"], on_gpu["teacher"]]
     assert plan.role("learner").each() >= 4 * SEVEN_B.num_parameters, "every rank loads the whole model on its host"
-    split = config_of(rollout={"num_gpus": 2.0, "tensor_parallel": 2})
+    split = config_of(placement={"rollout": {"num_gpus": 2.0, "tensor_parallel": 2}})
     loads = gpu_loads(plan_memory(split, SEVEN_B, LENGTHS))
     assert len(loads) == 2
     assert loads[0] == -(-plan_memory(split, SEVEN_B, LENGTHS).role("rollout").each("gpu") // 2)
-    buckets = config_of(learner={"num_gpus": 1.0, "backend": "zero2"})
+    buckets = config_of(learner={"backend": "zero2"}, placement={"learner": {"num_gpus": 1.0}})
     assert part(buckets, "learner", "reduce bucket") == 2 * DEEPSPEED_BUCKET
 
 
@@ -216,10 +217,11 @@ def test_a_refused_run_says_why_in_its_own_words() -> None:
 
 def test_gpus_that_are_too_small() -> None:
     gpu = Gpu(index=0, name="H100", total=80 * GIB, free=79 * GIB, driver="1", mig=False)
-    ranks = {"num_gpus": 1.0, "ranks": 1, "gradient_checkpointing": True}
-    assert levels(facts_of(config_of(learner=ranks), gpus=(gpu,)))["gpu 0"] is Level.BROKEN
-    assert levels(facts_of(config_of(learner={**ranks, "ranks": 8}), gpus=(gpu,) * 8))["gpu 7"] is Level.OK
-    greedy = config_of(rollout={"num_gpus": 0.5, "kv_cache_gib": None})
+    checkpointing = {"gradient_checkpointing": True}
+    one, eight = ({"learner": {"num_gpus": 1.0, "ranks": ranks}} for ranks in (1, 8))
+    assert levels(facts_of(config_of(learner=checkpointing, placement=one), gpus=(gpu,)))["gpu 0"] is Level.BROKEN
+    assert levels(facts_of(config_of(learner=checkpointing, placement=eight), gpus=(gpu,) * 8))["gpu 7"] is Level.OK
+    greedy = config_of(rollout={"kv_cache_gib": None}, placement={"rollout": {"num_gpus": 0.5}})
     assert levels(facts_of(greedy, gpus=(gpu,)))["greedy"] is Level.BROKEN
 
 

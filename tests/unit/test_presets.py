@@ -98,7 +98,15 @@ STEPS_PER_BATCH = {
     ("science_no_feedback", "grpo"): 4,
     ("tool_use", "grpo"): 4,
 }
-OBJECTIVES_OWN = ("name", "batch.mini_batch_tasks", "objective", "hindsight", "teacher", "rollout.workers")
+OBJECTIVES_OWN = (
+    "name",
+    "batch.mini_batch_tasks",
+    "objective",
+    "hindsight",
+    "teacher",
+    "placement.rollout.workers",
+    "placement.teacher",
+)
 """What a GRPO run may have otherwise than its twin; besides optimizer steps, the engine's log-probs and the wait."""
 
 
@@ -127,8 +135,11 @@ def test_a_preset_has_the_papers_numbers(preset: str, model: str, objective: str
     assert config.steps_per_batch == STEPS_PER_BATCH[preset, objective]
     assert judge_deadline_s(config.env) <= config.deadlines.environment_s
     assert config.weights_backend == "nccl"
-    roles = [config.rollout.workers * config.rollout.num_gpus, config.learner.ranks * config.learner.num_gpus]
-    assert sum(roles) + (config.teacher.num_gpus if config.uses_teacher else 0) == 4, "one node of 4 GPUs"
+    roles = [
+        config.placement.rollout.workers * config.placement.rollout.num_gpus,
+        config.placement.learner.ranks * config.placement.learner.num_gpus,
+    ]
+    assert sum(roles) + (config.placement.teacher.num_gpus if config.uses_teacher else 0) == 4, "one node of 4 GPUs"
     longest = config.hindsight.max_prompt_tokens + config.rollout.sampling.max_response_tokens
     assert config.teacher.tokens_per_forward >= longest or not config.uses_teacher
 

@@ -276,7 +276,7 @@ def test_a_recording_goes_on_only_as_it_began(recorded: Path) -> None:
         settings = {"rollout": {"sampling": {"max_response_tokens": 64}}} | changes
         return Manifest.of(config(recorded, **settings), model, DIGESTS, "fixed")
 
-    before.check_continues(now(steps=9, env={"max_workers": 7}, deadlines={"start_s": 1}), recorded)
+    before.check_continues(now(steps=9, placement={"env": {"max_workers": 7}}, deadlines={"start_s": 1}), recorded)
     with pytest.raises(ConfigError, match=r"seed=1 \(was 0\): not what .* was begun with"):
         before.check_continues(now(seed=1), recorded)
     with pytest.raises(ConfigError, match=r"support_size=4 \(was 5\)"):

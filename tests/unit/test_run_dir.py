@@ -191,13 +191,13 @@ def test_what_would_make_it_another_run_must_not_change(changes: dict[str, Any],
 FREE_CHANGES: list[dict[str, Any]] = [
     {"steps": 1, "max_worker_restarts": 1, "deadlines": {"start_s": 1.0}, "record": {"samples_per_step": 0}},
     {"evaluation": {"every_steps": 1}, "checkpoint": {"keep_last": 9}, "dir": "elsewhere"},
-    {"env": {"max_workers": 9}, "teacher": {"workers": 3}, "weights": {"bucket_bytes": 1000}},
+    {"placement": {"env": {"max_workers": 9}, "teacher": {"workers": 3}}, "weights": {"bucket_bytes": 1000}},
 ]
 FLOAT_ORDER: list[dict[str, Any]] = [
-    {"rollout": {"workers": 3}},
+    {"placement": {"rollout": {"workers": 3}}},
     {"rollout": {"max_num_seqs": 3}},
     {"teacher": {"num_threads": 7}},
-    {"learner": {"ranks": 2}},
+    {"placement": {"learner": {"ranks": 2}}},
     {"learner": {"tokens_per_micro_batch": 100}},
 ]
 
@@ -217,9 +217,13 @@ def test_what_touches_no_number_may_change_and_what_reorders_sums_may_where_bits
 
 @pytest.mark.parametrize("backend", ["zero1", "zero2", "zero3"])
 def test_deepspeed_goes_on_with_the_ranks_that_saved_only(backend: str) -> None:
-    before, now = config(learner={"backend": backend}), config(learner={"backend": backend, "ranks": 2})
+    before, now = (
+        config(learner={"backend": backend}),
+        config(learner={"backend": backend}, placement={"learner": {"ranks": 2}}),
+    )
     assert refused_change(before, now) == (
-        f"learner.ranks=2 (was 1): checkpoints of learner.backend={backend} need the number of ranks that wrote them; "
+        f"placement.learner.ranks=2 (was 1): checkpoints of learner.backend={backend} need the number of ranks that "
+        "wrote them; "
         "allowed: 1, or another `name`"
     )
 

@@ -3,9 +3,10 @@
 import pytest
 
 from orchestrator.sizing import Sizing
-from sdpo.config import EnvConfig
+from sdpo.config import EnvConfig, EnvPlacement
 
-CONFIG = EnvConfig(min_workers=2, max_workers=6, sandboxes_per_worker=3, target_wait_s=1.0, idle_s=10.0)
+PLACEMENT = EnvPlacement(min_workers=2, max_workers=6)
+CONFIG = EnvConfig(sandboxes_per_worker=3, target_wait_s=1.0, idle_s=10.0)
 
 
 @pytest.mark.parametrize(
@@ -21,11 +22,11 @@ CONFIG = EnvConfig(min_workers=2, max_workers=6, sandboxes_per_worker=3, target_
     ],
 )
 def test_grows_by_what_the_late_attempts_need(waits_s: list[float], starting: int, workers: int, expected: int) -> None:
-    assert Sizing(CONFIG, 0.0).missing(waits_s, starting, workers) == expected
+    assert Sizing(CONFIG, PLACEMENT, 0.0).missing(waits_s, starting, workers) == expected
 
 
 def test_shrinks_to_the_most_that_was_needed_lately() -> None:
-    sizing = Sizing(CONFIG, 0.0)
+    sizing = Sizing(CONFIG, PLACEMENT, 0.0)
     sizing.observe(1.0, 13)  # five workers of three sandboxes
     sizing.observe(5.0, 8)  # three
     sizing.observe(9.0, 0)

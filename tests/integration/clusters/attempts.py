@@ -13,14 +13,14 @@ from orchestrator.env_pool import EnvPool
 from orchestrator.fleet import Member
 from orchestrator.placement import Placement
 from orchestrator.world import World
-from sdpo.config import EnvConfig, RunConfig
+from sdpo.config import EnvConfig, EnvPlacement, RunConfig
 from sdpo.types import Task, Verdict
 
 PROGRAM = "```python\nimport time\ndef f(x):\n    time.sleep(0.2)\n    return 2 * x\n```"
 
 
 @asynccontextmanager
-async def opened(config: EnvConfig) -> AsyncIterator[EnvPool]:
+async def opened(config: EnvConfig, placement: EnvPlacement) -> AsyncIterator[EnvPool]:
     """Real env workers, placed as in a run."""
 
     async def prepare(member: Member) -> None:
@@ -29,6 +29,7 @@ async def opened(config: EnvConfig) -> AsyncIterator[EnvPool]:
     async with asyncio.TaskGroup() as background:
         pool = EnvPool(
             config,
+            placement,
             "a-run-1",
             spawn=partial(Placement("a-run-1").spawn_env, config, Luggage()),
             prepare=prepare,

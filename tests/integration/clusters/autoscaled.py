@@ -17,10 +17,11 @@ import ray
 from ray._private.services import get_node_ip_address
 
 from rollout_workers.guardian import Guardian
-from sdpo.config import EnvConfig
+from sdpo.config import EnvConfig, EnvPlacement
 from tests.integration.clusters.attempts import judged, opened, until
 
-CONFIG = EnvConfig(min_workers=1, max_workers=3, env_slots=1, num_cpus=0.25, target_wait_s=0.3, idle_s=2.0)
+CONFIG = EnvConfig(target_wait_s=0.3, idle_s=2.0)
+PLACEMENT = EnvPlacement(min_workers=1, max_workers=3, env_slots=1)
 HEAD_ID = "f" * 51 + "00000"
 MIB = 2**20
 
@@ -107,7 +108,7 @@ async def come_and_go() -> dict[str, Any]:
     """What happened, for the test."""
     assert not env_nodes()
     began_s = time.monotonic()
-    async with opened(CONFIG) as pool:
+    async with opened(CONFIG, PLACEMENT) as pool:
         first_s, first = time.monotonic() - began_s, len(env_nodes())
         resources = [sorted(k for k in n["Resources"] if k in ("CPU", "GPU", "env_slot")) for n in env_nodes()]
         work = asyncio.create_task(judged(pool, CONFIG, 60))

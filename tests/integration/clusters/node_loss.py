@@ -8,16 +8,17 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from sdpo.config import EnvConfig
+from sdpo.config import EnvConfig, EnvPlacement
 from tests.integration.clusters.attempts import judged, opened, until
 
-CONFIG = EnvConfig(min_workers=2, max_workers=2, env_slots=1, num_cpus=0.25, max_attempts=4)
+CONFIG = EnvConfig(max_attempts=4)
+PLACEMENT = EnvPlacement(min_workers=2, max_workers=2, env_slots=1)
 NUM_ATTEMPTS = 24
 
 
 async def lose_a_node(cluster: Cluster, env_node: Any) -> dict[str, Any]:
     """What happened, for the test."""
-    async with opened(CONFIG) as pool:
+    async with opened(CONFIG, PLACEMENT) as pool:
         running = asyncio.create_task(judged(pool, CONFIG, NUM_ATTEMPTS))
         await asyncio.sleep(1.0)
         cluster.remove_node(env_node, allow_graceful=False)
