@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = ("train", "cpu", "deepspeed", "dev")
+EXTRAS = ("train", "cpu", "deepspeed", "s3", "wandb", "mlflow", "trackio", "docs", "dev")
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
 LEFT_OUT = {
