@@ -27,7 +27,7 @@ class StopFile:
         return True
 
     def ask(self, timeout_s: float) -> None:
-        """Ask, and wait until the run has heard it. Raises `InfrastructureError` if none hears it within `timeout_s`."""
+        """Ask, and wait until a run has heard it. Raises `InfrastructureError` if none has within `timeout_s`."""
         self._file.touch()
         deadline_s = time.monotonic() + timeout_s
         while self._file.exists():

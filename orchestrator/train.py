@@ -10,18 +10,21 @@ from orchestrator.evaluation import Evaluator
 from orchestrator.facts import start_facts
 from orchestrator.failures import one_line, root_cause
 from orchestrator.fingerprint import fingerprint
+from orchestrator.front_desk import Told, front_desk
 from orchestrator.house import House
 from orchestrator.inputs import Inputs
+from orchestrator.job import refuse_a_temporary_dir
 from orchestrator.loop import train
 from orchestrator.metrics_log import MetricsLog, read_metrics
 from orchestrator.pipeline import GroupPipeline
-from orchestrator.progress import Progress, open_progress
+from orchestrator.progress import open_progress
 from orchestrator.ray_session import ray_session
 from orchestrator.recorded_manifest import Manifest
 from orchestrator.run_books import RunBooks
 from orchestrator.run_dir import RunDir
 from orchestrator.sources import SampledAttempts
 from orchestrator.stacks import dump_stacks
+from orchestrator.stop_file import StopFile
 from orchestrator.stopping import Stop, Switch, listening
 from sdpo.config import RunConfig
 from sdpo.errors import DiskFull, LearnerDied, RunInterrupted, StageTimeout
@@ -31,20 +34,22 @@ from sdpo.files import is_full
 def run(config: RunConfig, switch: Switch | None = None) -> Path:
     """Train; returns the run directory. Raises `UserError` before anything is started or written, if input is bad.
 
-    Raises `RunInterrupted` after SIGINT or SIGTERM (on the main thread) or after `switch` was asked, with a checkpoint
-    written, and `DiskFull` when the run directory can take no more.
+    Raises `RunInterrupted` after SIGINT or SIGTERM (on the main thread), after `switch` was asked or after `sdpo stop`,
+    with a checkpoint written, and `DiskFull` when the run directory can take no more.
     """
+    refuse_a_temporary_dir(config)
     run_dir = RunDir(config)
     run_dir.check()
     inputs = Inputs.load(config)
     run_dir.check_inputs(inputs.digests)
     try:
         run_dir.open(inputs.digests, start_facts(inputs.facts))
+        StopFile(run_dir.path).take()  # asked of a run that is gone
         if config.record.rollouts:
             model = fingerprint(Path(config.model.path), inputs.tokenizer)
             Manifest.of(config, model, inputs.digests, "trained").write(run_dir.rollouts)
         with open_progress(config) as progress, ray_session(config):
-            asyncio.run(_supervise(config, inputs, run_dir, progress, switch))
+            asyncio.run(_supervise(config, inputs, run_dir, Told(config, run_dir.path, progress), switch))
     except Exception as error:
         if is_full(error):
             raise _disk_full(run_dir) from error
@@ -62,9 +67,7 @@ def _disk_full(run_dir: RunDir) -> DiskFull:
     return DiskFull(f"{run_dir.path}: no space left on the disk; {kept}; make room and run it again to go on")
 
 
-async def _supervise(
-    config: RunConfig, inputs: Inputs, run_dir: RunDir, progress: Progress, switch: Switch | None
-) -> None:
+async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir, progress: Told, switch: Switch | None) -> None:
     """Until the run ends, or somebody asks it to."""
     main = asyncio.current_task()
     assert main is not None
@@ -73,11 +76,11 @@ async def _supervise(
         await _run_incarnations(config, inputs, run_dir, stop, progress)
 
 
-async def _run_incarnations(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: Stop, progress: Progress) -> None:
+async def _run_incarnations(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: Stop, progress: Told) -> None:
     """Run incarnations until one ends well. A dead learner is a resume; anything else ends the run."""
     for restart in range(config.max_learner_restarts + 1):
         try:
-            await _run_incarnation(config, inputs, run_dir, stop.event, progress)
+            await _run_incarnation(config, inputs, run_dir, stop, progress)
             return
         except asyncio.CancelledError:
             raise RunInterrupted("stopped at once; run it again to go on from the newest checkpoint") from None
@@ -86,11 +89,10 @@ async def _run_incarnations(config: RunConfig, inputs: Inputs, run_dir: RunDir, 
             if not isinstance(error, LearnerDied) or restart == config.max_learner_restarts:
                 raise error from group
             progress.say(f"{one_line(error)}; going on from the newest checkpoint")
+            progress.status["last_error"] = one_line(error)
 
 
-async def _run_incarnation(
-    config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: asyncio.Event, progress: Progress
-) -> None:
+async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: Stop, progress: Told) -> None:
     """From the newest checkpoint, or from the start, to the end, with one set of actors."""
     newest = run_dir.checkpoints.newest()
     checkpoint, steps_done = newest if newest is not None else (None, 0)
@@ -98,7 +100,8 @@ async def _run_incarnation(
     metrics_log = MetricsLog(run_dir.path, resumed_steps=steps_done, tensorboard=config.record.tensorboard)
     progress.begin(steps_done, read_metrics(run_dir.path / "metrics.jsonl"))
     started = time.monotonic()
-    async with asyncio.TaskGroup() as background:
+    desk = front_desk(progress, f"{config.name}-{incarnation}", incarnation, stop.ask, StopFile(run_dir.path))
+    async with desk, asyncio.TaskGroup() as background:
         house = House(
             config, incarnation, inputs.probe_ids, inputs.luggage, stacks=run_dir.path / "stacks", background=background
         )
@@ -117,7 +120,7 @@ async def _run_incarnation(
             source = inputs.recording or SampledAttempts(config, inputs.tokenizer, house.sampler, house.envs, progress)
             pipeline = GroupPipeline(config, inputs.tokenizer, source, house.scorer, progress)
             steps_done = await train(
-                house, pipeline, inputs.source, books, incarnation=incarnation, steps_done=steps_done, stop=stop
+                house, pipeline, inputs.source, books, incarnation=incarnation, steps_done=steps_done, stop=stop.event
             )
             await books.checkpoint(steps_done)
             await books.export()
@@ -128,7 +131,7 @@ async def _run_incarnation(
         finally:
             house.close()
             metrics_log.close()
-    if stop.is_set() and steps_done < config.steps:
+    if stop.event.is_set() and steps_done < config.steps:
         raise RunInterrupted(f"stopped after step {steps_done}; run it again to go on from there")
 
 
