@@ -1,22 +1,28 @@
-"""metrics.jsonl and TensorBoard: one record a step."""
+"""metrics.jsonl, TensorBoard and whoever else listens: one record a step."""
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdpo.files import write_atomically
 
+Listener = Callable[[int, Mapping[str, float]], None]
+
 
 class MetricsLog:
     """Appends records; on resuming, records newer than the checkpoint are cut off first."""
 
-    def __init__(self, folder: Path, *, resumed_steps: int, tensorboard: bool) -> None:
+    def __init__(
+        self, folder: Path, *, resumed_steps: int, tensorboard: bool, listeners: Sequence[Listener] = ()
+    ) -> None:
+        """`listeners` are told of every record after it was written: its step and its values."""
         self._file = folder / "metrics.jsonl"
         kept = [r for r in read_metrics(self._file) if r["step"] <= resumed_steps] if resumed_steps else []
         write_atomically(self._file, "".join(json.dumps(r) + "\n" for r in kept))
+        self._listeners = listeners
         self._writer: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -34,6 +40,8 @@ class MetricsLog:
             for key, value in values.items():
                 self._writer.add_scalar(key, value, step)
             self._writer.flush()
+        for listener in self._listeners:
+            listener(step, values)
 
     def close(self) -> None:
         """Close the event file."""

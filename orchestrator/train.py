@@ -26,6 +26,7 @@ from orchestrator.sources import SampledAttempts
 from orchestrator.stacks import dump_stacks
 from orchestrator.stop_file import StopFile
 from orchestrator.stopping import Stop, Switch, listening
+from orchestrator.trackers.all import Trackers, open_trackers, tracker_settings
 from sdpo.config import RunConfig
 from sdpo.errors import DiskFull, LearnerDied, RunInterrupted, StageTimeout
 from sdpo.files import is_full
@@ -38,6 +39,7 @@ def run(config: RunConfig, switch: Switch | None = None) -> Path:
     with a checkpoint written, and `DiskFull` when the run directory can take no more.
     """
     refuse_a_temporary_dir(config)
+    trackers_wanted = tracker_settings(config)
     run_dir = RunDir(config)
     run_dir.check()
     inputs = Inputs.load(config)
@@ -48,8 +50,13 @@ def run(config: RunConfig, switch: Switch | None = None) -> Path:
         if config.record.rollouts:
             model = fingerprint(Path(config.model.path), inputs.tokenizer)
             Manifest.of(config, model, inputs.digests, "trained").write(run_dir.rollouts)
-        with open_progress(config) as progress, ray_session(config):
-            asyncio.run(_supervise(config, inputs, run_dir, Told(config, run_dir.path, progress), switch))
+        with (
+            open_progress(config) as progress,
+            open_trackers(config, trackers_wanted, run_dir.path, progress.say) as trackers,
+            ray_session(config),
+        ):
+            told = Told(config, run_dir.path, progress)
+            asyncio.run(_supervise(config, inputs, run_dir, told, trackers, switch))
     except Exception as error:
         if is_full(error):
             raise _disk_full(run_dir) from error
@@ -67,20 +74,24 @@ def _disk_full(run_dir: RunDir) -> DiskFull:
     return DiskFull(f"{run_dir.path}: no space left on the disk; {kept}; make room and run it again to go on")
 
 
-async def _supervise(config: RunConfig, inputs: Inputs, run_dir: RunDir, progress: Told, switch: Switch | None) -> None:
+async def _supervise(
+    config: RunConfig, inputs: Inputs, run_dir: RunDir, progress: Told, trackers: Trackers, switch: Switch | None
+) -> None:
     """Until the run ends, or somebody asks it to."""
     main = asyncio.current_task()
     assert main is not None
     stop = Stop(asyncio.Event(), main, progress)
     with listening(stop, switch):
-        await _run_incarnations(config, inputs, run_dir, stop, progress)
+        await _run_incarnations(config, inputs, run_dir, stop, progress, trackers)
 
 
-async def _run_incarnations(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: Stop, progress: Told) -> None:
+async def _run_incarnations(
+    config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: Stop, progress: Told, trackers: Trackers
+) -> None:
     """Run incarnations until one ends well. A dead learner is a resume; anything else ends the run."""
     for restart in range(config.max_learner_restarts + 1):
         try:
-            await _run_incarnation(config, inputs, run_dir, stop, progress)
+            await _run_incarnation(config, inputs, run_dir, stop, progress, trackers)
             return
         except asyncio.CancelledError:
             raise RunInterrupted("stopped at once; run it again to go on from the newest checkpoint") from None
@@ -92,12 +103,16 @@ async def _run_incarnations(config: RunConfig, inputs: Inputs, run_dir: RunDir, 
             progress.status["last_error"] = one_line(error)
 
 
-async def _run_incarnation(config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: Stop, progress: Told) -> None:
+async def _run_incarnation(
+    config: RunConfig, inputs: Inputs, run_dir: RunDir, stop: Stop, progress: Told, trackers: Trackers
+) -> None:
     """From the newest checkpoint, or from the start, to the end, with one set of actors."""
     newest = run_dir.checkpoints.newest()
     checkpoint, steps_done = newest if newest is not None else (None, 0)
     incarnation = run_dir.next_incarnation()
-    metrics_log = MetricsLog(run_dir.path, resumed_steps=steps_done, tensorboard=config.record.tensorboard)
+    metrics_log = MetricsLog(
+        run_dir.path, resumed_steps=steps_done, tensorboard=config.record.tensorboard, listeners=[trackers.log]
+    )
     progress.begin(steps_done, read_metrics(run_dir.path / "metrics.jsonl"))
     started = time.monotonic()
     desk = front_desk(progress, f"{config.name}-{incarnation}", incarnation, stop.ask, StopFile(run_dir.path))

@@ -12,6 +12,7 @@ from sdpo.config.env import EnvConfig
 from sdpo.config.health import HealthConfig
 from sdpo.config.placement import PlacementConfig
 from sdpo.config.roles import LearnerConfig, RolloutConfig, TeacherConfig, WeightsConfig
+from sdpo.config.trackers import TrackersConfig
 
 
 class CheckpointConfig(Section):
@@ -34,6 +35,8 @@ class RecordConfig(Section):
     """Attempts of a step whose full story (prompt, response, verdict, hindsight, per-token credit) is kept."""
     tensorboard: bool = True
     """Write TensorBoard event files beside metrics.jsonl."""
+    trackers: TrackersConfig = TrackersConfig()
+    """Experiment trackers that get the metrics as well."""
     rollouts: bool = False
     """Record every batch's rollouts and verdicts in RUN_DIR/rollouts, to be trained on again without sampling."""
 
