@@ -1,9 +1,10 @@
 """Every Prometheus metric of this project: the one place that names them. Boards, rules and docs are held against it.
 
 Ray exports a metric as `ray_` and its name. Every series has the labels `run` (name and incarnation, for example
-`demo-1`) and `actor`; where a series is about the whole run its actor is `orchestrator`. A series whose labels have
-known values exists from the start of the run: counters at 0, gauges at their first value (NaN where nothing was
-measured yet). A histogram's series exist from its first observation on.
+`demo-1`) and `actor`; where a series is about the whole run its actor is `orchestrator`. A counter whose labels have
+known values exists from the start of the run, at 0; a gauge from its first value on, a histogram from its first
+observation on. Ray drops a gauge that was not set for 20 s: those of a run that is over disappear. Ray's histograms
+know how many values fell into a bucket and make their sum of that: it is a rough one.
 """
 
 from dataclasses import dataclass

@@ -12,8 +12,9 @@ MAX_ACTORS = 256
 """Names of actors that one process exports; later ones (of a pool that came and went for long) are `other`."""
 
 ROLES = ("rollout", "env", "teacher", "learner")
-STAGES = ("generate", "judge", "recall", "score", "train", "publish", "save", "evaluate")
-"""Stages of a step in the order of the pipeline; an idle actor waits for the first one that is under way anywhere."""
+STAGES = ("generate", "judge", "recall", "score", "train", "publish", "save", "evaluate", "start")
+"""Stages of a run in the order of the pipeline; an idle actor waits for the first one that is under way anywhere.
+`start`: an actor comes up."""
 BUSY = "busy"
 WAITS_FOR = (*STAGES, RUN_ACTOR)
 """What an idle actor may wait for; the orchestrator, while no stage is under way."""
