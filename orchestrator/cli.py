@@ -16,6 +16,7 @@ from orchestrator.commands import (
     inspect,
     preview,
     report,
+    stop,
     tasks,
     train,
 )
@@ -32,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     report,
     inspect,
     doctor,
+    stop,
 )
 
 
@@ -43,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except SdpoError as error:
         from orchestrator.failures import one_line
+        from sdpo.secrets import hide_secrets
 
-        print(f"sdpo: {one_line(error)}", file=sys.stderr)
+        print(f"sdpo: {hide_secrets(one_line(error))}", file=sys.stderr)
         return error.exit_code
 
 
