@@ -1,4 +1,4 @@
-"""Asking a run of another process to stop: through its directory, or through the actor `orchestrator` of its cluster."""
+"""Asking a run of another process to stop: through its directory, or through its cluster's actor `orchestrator`."""
 
 from pathlib import Path
 from typing import Any
