@@ -44,6 +44,16 @@ class TrackerProcess:
         self._thread = threading.Thread(target=self._feed, name=f"tracker-{kind}", daemon=True)
         self._thread.start()
 
+    @property
+    def pid(self) -> int:
+        """The tracker's process."""
+        return self._process.pid
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
     def log(self, step: int, values: dict[str, float]) -> None:
         """Hand one row over, sooner or later."""
         self._rows.put({"do": "log", "step": step, "values": values})
