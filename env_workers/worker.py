@@ -1,5 +1,6 @@
 """The env worker: answers attempts side by side, with warm sandboxes. A plain class; Ray makes an actor of it."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -25,10 +26,15 @@ from env_workers.sandbox.pool import SandboxPool, execution_deadline_s
 from env_workers.sessions import History, Sessions, close
 from env_workers.travel import Luggage, discard, unpack
 from sdpo.config import EnvConfig
+from sdpo.doing import Doing
 from sdpo.errors import InfrastructureError, SandboxUnavailable
+from sdpo.log_line import step_of
+from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import Task, Verdict
+
+log = logging.getLogger(__name__)
 
 MAX_OPEN_SESSIONS = 256
 """Attempts in several turns that wait for their next turn at one worker; an older one is played again."""
@@ -52,16 +58,25 @@ class EnvWorker:
     """
 
     def __init__(self, config: EnvConfig, name: str, owner: str = "", luggage: Luggage = Luggage()) -> None:  # noqa: B008
-        from env_workers.metrics import EnvMetrics  # imports ray: only where a worker is made
+        import ray  # only where a worker is made
+
+        from env_workers.metrics import EnvMetrics
 
         answer_stack_requests()
+        set_up_logging(ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None)
         self._config, self._name, self._owner = config, name, owner
+        self._doing = Doing(log)
         self._unpacked = unpack(luggage)
         self._sandboxes = SandboxPool(config, owner, name)
         self._sessions = Sessions(self._open, config.attempt_s, MAX_OPEN_SESSIONS, time.monotonic)
         self._metrics = EnvMetrics(owner, name)
         self._environments: dict[str, Environment] = {}
         self._making = Lock()
+
+    def __repr__(self) -> str:
+        """`env-3 judging 4`; the name alone while it is idle: Ray's logs and lists keep what it is at first."""
+        doing = str(self._doing)
+        return self._name if doing == "idle" else f"{self._name} {doing}"
 
     def ready(self) -> dict[str, Any]:
         """Starts a sandbox, runs the canary in it; facts and counts.
@@ -106,7 +121,7 @@ class EnvWorker:
                 self._sessions.keep(attempt, session, (*history, Exchange(reply=reply, observation=said)))
             return said
 
-        return self._timed(lambda: self._with_session(attempt, task, history, answer))
+        return self._timed(attempt, task, lambda: self._with_session(attempt, task, history, answer))
 
     def finish(self, attempt: str, task: Task, history: History, ending: Ending) -> Verdict:
         """The verdict on an attempt that reached one of its bounds after the last observation of `history`.
@@ -119,7 +134,7 @@ class EnvWorker:
                 said = session.end(ending)
             return checked(task, said, None, "end")
 
-        verdict = self._timed(lambda: self._with_session(attempt, task, history, answer))
+        verdict = self._timed(attempt, task, lambda: self._with_session(attempt, task, history, answer))
         assert isinstance(verdict, Verdict)
         return verdict
 
@@ -146,12 +161,19 @@ class EnvWorker:
             if not isinstance(said, Observation):
                 close(session)
 
-    def _timed(self, ask: Callable[[], Observation | Verdict]) -> Observation | Verdict:
+    def _timed(self, attempt: str, task: Task, ask: Callable[[], Observation | Verdict]) -> Observation | Verdict:
+        with self._doing("judging", step=step_of(attempt), task=task.id) as results:
+            answer = self._answered(ask)
+            results.append("another turn" if isinstance(answer, Observation) else f"{answer.kind} {answer.reward}")
+            return answer
+
+    def _answered(self, ask: Callable[[], Observation | Verdict]) -> Observation | Verdict:
         begin = time.monotonic()
         try:
             answer = ask()
         except (InfrastructureError, SandboxUnavailable) as error:
             self._metrics.infrastructure_error(type(error).__name__)
+            log.warning("%s: %s", type(error).__name__, error)
             answer = Verdict(reward=None, success=False, kind="infrastructure_error", infrastructure_error=str(error))
         except SandboxViolation as error:  # an environment that does not word it itself
             said = {"fault": str(error)}

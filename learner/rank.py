@@ -1,5 +1,6 @@
 """One learner rank: a synchronous Ray actor that owns its shard of masters, AdamW and the teacher's average."""
 
+import logging
 import math
 import socket
 from collections.abc import Iterator, Mapping
@@ -7,7 +8,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
-import ray.util
+import ray
 import torch
 import torch.distributed as dist
 
@@ -24,11 +25,15 @@ from learner.publish import manifest_of, probe_log_probs, weight_buckets
 from learner.recall import Recaller
 from learner.step import Trainer
 from sdpo.config import EmaTeacher, FrozenTeacher, RunConfig
+from sdpo.doing import Doing
 from sdpo.errors import InfrastructureError
+from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import Int32, PolicyScores, Rollout, Version
 from sdpo.weights import Stream, StreamTally, WeightBucket, WeightManifest
+
+log = logging.getLogger(__name__)
 
 
 class LearnerRank:
@@ -41,10 +46,17 @@ class LearnerRank:
 
     def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
         answer_stack_requests()
+        set_up_logging(ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None)
+        self._doing, self._version = Doing(log), ""
         self._config, self._rank, self._world_size = config, rank, world_size
         self._dtype = torch_dtype(config.model.dtype)
         self._teacher_is_due = False
         self._direct: DirectSender | None = None
+
+    def __repr__(self) -> str:
+        """`learner-rank0 v1.3 training`; the name alone before it has weights: Ray's logs and lists keep that one."""
+        name = f"learner-rank{self._rank}"
+        return f"{name} v{self._version} {self._doing}" if self._version else name
 
     def address(self) -> tuple[str, int]:
         """(ip, free port) of this rank's node, where the ranks will meet. Ask rank 0."""
@@ -97,7 +109,8 @@ class LearnerRank:
 
         Raises `InfrastructureError` if the objects do not belong together or the ranks' plans differ.
         """
-        metrics = self._trainer.train(join(request, objects), request.mini_batches)
+        with self._doing("training", step=request.step + 1):
+            metrics = self._trainer.train(join(request, objects), request.mini_batches)
         self._teacher_is_due |= metrics["steps_taken"] > 0
         return metrics
 
@@ -106,7 +119,8 @@ class LearnerRank:
 
         Raises `InfrastructureError` if the ranks' plans differ.
         """
-        return self._recaller.recall(request, rollouts)
+        with self._doing("recalling", len(rollouts)):
+            return self._recaller.recall(request, rollouts)
 
     def update_teacher(self) -> bool:
         """Move the teacher's average towards the masters where it moves once per rollout batch; not if no step was
@@ -126,6 +140,11 @@ class LearnerRank:
         """
         if stream == "teacher" and isinstance(self._config.teacher.regularisation, FrozenTeacher):
             raise ValueError("a frozen teacher has no stream: it keeps the weights of model.path")
+        self._version = str(version)
+        with self._doing(f"publishing {stream}"):
+            yield from self._publish(stream, version, probe_ids)
+
+    def _publish(self, stream: Stream, version: Version, probe_ids: Int32) -> Iterator[WeightBucket | WeightManifest]:
         average = self._average if stream == "teacher" else None
         tally = StreamTally()
         tensors = self._backend.full_tensors(self._dtype, average)
@@ -146,6 +165,7 @@ class LearnerRank:
         The handshake is made again when they are not those of the last time. Rank 0 returns the manifest, and the
         first line of what went wrong by receiver; the other ranks take part and return None.
         """
+        self._version = str(version)
         if self._direct is None or self._direct.receivers != receivers:
             self._leave_direct()
             source = PolicySource(self._backend, self._dtype)
@@ -161,11 +181,13 @@ class LearnerRank:
 
     def save(self, folder: str) -> None:
         """Write this rank's part of a resumable checkpoint. Raises `CheckpointError`, one line."""
-        self._backend.save(folder, self._average)
+        with self._doing("saving"):
+            self._backend.save(folder, self._average)
 
     def export(self, folder: str, texts: Mapping[str, str] | None = None) -> None:
         """Write the policy as a Hugging Face folder in the compute dtype, with `texts` by file name beside it."""
-        export_model(folder, self._config.model.path, self._backend.full_tensors(self._dtype), self._dtype, texts)
+        with self._doing("exporting"):
+            export_model(folder, self._config.model.path, self._backend.full_tensors(self._dtype), self._dtype, texts)
 
     def close(self) -> None:
         """Leave the gang."""

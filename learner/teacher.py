@@ -3,11 +3,13 @@
 It may hold two models: the current one, which its weight stream moves, and the initial one, which nothing moves.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import ray
 import torch
 
 from learner.batch import ScoringItem, make_batch, support_ids_of, whole_response
@@ -18,11 +20,15 @@ from learner.packing import plan_micro_batches
 from learner.publish import probe_log_probs
 from learner.scoring import ScoreRequest, ScoringModel, TokenLogProbs, mixed_forward
 from sdpo.config import RunConfig, SdpoObjective, TrustRegionTeacher
+from sdpo.doing import Doing
 from sdpo.errors import InfrastructureError, WeightSyncError
+from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import HindsightPrompt, Int32, PolicyScores, ReferenceScores, Rollout, TeacherScores, Version
 from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest
+
+log = logging.getLogger(__name__)
 
 INITIAL = Version(incarnation=0, batch=0)
 """The version of `model.path`, as the receipts of `TeacherWorker.reference` name it."""
@@ -44,9 +50,19 @@ class TeacherWorker:
 
     def __init__(self, config: RunConfig, index: int) -> None:
         answer_stack_requests()
+        actor = ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None
+        set_up_logging(actor)
+        self._name, self._doing = actor or f"teacher-{index}", Doing(log)
         self._config, self._index = config, index
         self._support = support_mode(config)
         self._version: Version | None = None
+        self._coming = None
+
+    def __repr__(self) -> str:
+        """`teacher-0 v1.3 scoring 8`; the name alone until it has weights: Ray's logs and lists keep that one."""
+        if self._version is not None:
+            return f"{self._name} v{self._version} {self._doing}"
+        return self._name if self._coming is None else f"{self._name} takes v{self._coming}"
 
     def start(self, version: Version | None = None) -> None:
         """Load `model.path`, twice where both models are needed. `version` is what its weights count as; without one,
@@ -105,6 +121,7 @@ class TeacherWorker:
                 f"teacher-{self._index}: probe off by {audit.max_abs_diff:.3g} nats at {audit.version}"
             )
         self._version, self._coming = manifest.version, None
+        log.info("took the weights of v%s, %d bytes", audit.version, audit.num_bytes)
         return audit
 
     def score(
@@ -134,7 +151,9 @@ class TeacherWorker:
             whole_response(h.token_ids, r.response_ids, s)
             for h, r, s in zip(hindsights, rollouts, supports, strict=True)
         ]
-        found = self._forward(self._hindsight_models(), items, temperature, self._support)
+        tasks = {h.task_id for h in hindsights}
+        with self._doing("scoring", count, task=tasks.pop() if len(tasks) == 1 else None):
+            found = self._forward(self._hindsight_models(), items, temperature, self._support)
         scores = [_teacher_scores(r, f, version, self._support) for r, f in zip(rollouts, found, strict=True)]
         return [_receipt(version, items, began), *scores]
 
@@ -146,7 +165,8 @@ class TeacherWorker:
         assert self._initial is not None, "asked for a reference in a run without reference_kl"
         began = time.perf_counter()
         items = [whole_response(rollout.prompt_ids, rollout.response_ids) for rollout in rollouts]
-        found = self._forward([(self._initial, 1.0)], items, temperature, None)
+        with self._doing("reference", len(items)):
+            found = self._forward([(self._initial, 1.0)], items, temperature, None)
         scores = [
             ReferenceScores(task_id=r.task_id, sample_index=r.sample_index, sampled_log_probs=f.sampled.numpy())
             for r, f in zip(rollouts, found, strict=True)

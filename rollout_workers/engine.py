@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, ModelError
+from sdpo.logs import library_config
 
 if TYPE_CHECKING:
     from vllm import AsyncEngineArgs
@@ -49,15 +50,19 @@ def check_limits(config: RunConfig, model: dict[str, Any]) -> None:
         raise ConfigError(f"model.max_model_len_tokens={wanted}: allowed: at most {limit}, the model's window")
 
 
-def prepare_environment(config: RunConfig, scratch: Path) -> None:
+def prepare_environment(config: RunConfig, scratch: Path, name: str) -> None:
     """Set what vLLM and OpenMP read from the environment, for this process and the engine processes.
 
     Without GPUs the engine core and the model share one process: one import of vllm less and no busy hop between
     them. vLLM would bind the threads to cores that other processes use as well; here they float, and they sleep
-    instead of spinning while they wait. Sums are split by thread: their number is fixed.
+    instead of spinning while they wait. Sums are split by thread: their number is fixed. vLLM's warnings become lines
+    of the actor `name`.
     """
+    logging_config = scratch / "logging.json"
+    logging_config.write_text(json.dumps(library_config("vllm", name)))
     os.environ.update(
         VLLM_LOGGING_LEVEL="WARNING",
+        VLLM_LOGGING_CONFIG_PATH=str(logging_config),
         VLLM_NO_USAGE_STATS="1",
         VLLM_RPC_BASE_PATH=str(scratch),
         VLLM_CPU_OMP_THREADS_BIND="nobind",
@@ -102,6 +107,7 @@ def engine_args(config: RunConfig) -> "AsyncEngineArgs":
         seed=config.seed,
         weight_transfer_config=WeightTransferConfig(backend=transfer_backend(config)),
         worker_extension_cls=EXTENSION_CLASS,
+        use_tqdm_on_load=False,
         disable_log_stats=True,
         enable_log_requests=False,
     )

@@ -6,6 +6,7 @@ checks apart from updates and updates apart from generation.
 
 import asyncio
 import functools
+import logging
 import os
 import tempfile
 import time
@@ -25,6 +26,7 @@ from rollout_workers.loop_thread import LoopThread
 from rollout_workers.turns import joined, turn_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError, PromptTooLong, StageTimeout, WeightSyncError
+from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
 from sdpo.types import GenerationRequest, Rollout, RolloutHeader, SamplingParams, TurnRequest, Version
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     from rollout_workers.receiver import EngineUpdate
     from rollout_workers.submission import Submitted
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,7 +79,9 @@ class RolloutWorker:
 
     def __init__(self, config: RunConfig, index: int) -> None:
         answer_stack_requests()
-        self.name = f"rollout-{index}"
+        actor = ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None
+        set_up_logging(actor)
+        self.name = actor or f"rollout-{index}"
         self._config = config
         self._state = State.NEW
         self._failure = "not started"
@@ -88,6 +94,13 @@ class RolloutWorker:
         self._update: EngineUpdate | None = None
         self._guardian: Guardian | None = None
         self._decoder: Any = None
+
+    def __repr__(self) -> str:
+        """`rollout-0 v1.3 generating 64`; the name alone until it is started: Ray's logs and lists keep that one."""
+        if self._state is State.NEW:
+            return self.name
+        serving = f"generating {self._num_running}" if self._num_running else "idle"
+        return f"{self.name} v{self._version} {serving if self._state is State.SERVING else self._state}"
 
     @_grouped("control")
     async def start(self, version: Version = Version(incarnation=0, batch=0)) -> EngineInfo:  # noqa: B008
@@ -224,7 +237,7 @@ class RolloutWorker:
     async def _start_engine(self, version: Version) -> None:
         scratch = Path(tempfile.mkdtemp(prefix="sdpo-rollout-"))
         self._guardian = Guardian(scratch)
-        prepare_environment(self._config, scratch)
+        prepare_environment(self._config, scratch, self.name)
         from transformers import AutoTokenizer
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -260,7 +273,7 @@ class RolloutWorker:
         self._num_requests += 1
         request_id = f"{request.task_id}/{index}/{self._num_requests}"
         prompt: Any = {"prompt_token_ids": request.prompt_ids.tolist()}
-        with self._counted(request):
+        with self._counted(request, index):
             outputs = [o async for o in engine.generate(prompt, engine_sampling(request, seed), request_id)]
         await self._settled.wait()
         self._require_usable()
@@ -282,7 +295,7 @@ class RolloutWorker:
     async def _collect(self, sample: "Submitted") -> tuple[RolloutHeader, Rollout]:
         from rollout_workers.generation import to_rollout
 
-        with self._counted(sample.request):
+        with self._counted(sample.request, sample.sample_index):
             output = await sample.output()
         await self._settled.wait()
         self._require_usable()
@@ -298,6 +311,7 @@ class RolloutWorker:
 
     async def _finish_update(self, manifest: WeightManifest) -> WeightAudit:
         audit = await self._running_update().finish(manifest, self._config.weights.audit_tolerance)
+        log.info("took the weights of v%s, %d bytes", self._version, audit.num_bytes)
         self._update = None
         self._state = State.SERVING
         self._settled.set()
@@ -306,6 +320,7 @@ class RolloutWorker:
     async def _break(self, failure: str) -> None:
         """Never serve again: waiting samples fail, and the engine is paused."""
         self._state, self._failure = State.BROKEN, failure
+        log.error("broken, it serves no more: %s", failure)
         if self._update is not None:
             await self._update.abandon()
             self._update = None
@@ -321,13 +336,15 @@ class RolloutWorker:
     # ---- shared
 
     @contextmanager
-    def _counted(self, request: GenerationRequest) -> Iterator[None]:
+    def _counted(self, request: GenerationRequest, sample_index: int) -> Iterator[None]:
         """One sample that runs in the engine; the engine's own errors become `InfrastructureError`."""
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+        began_s, about = time.monotonic(), {"task": request.task_id}
         self._num_running += 1
         try:
             yield
+            log.info("sample %d took %.3f s", sample_index, time.monotonic() - began_s, extra=about)
         except (EngineDeadError, EngineGenerateError) as error:
             raise InfrastructureError(f"{self.name}: the engine failed on task {request.task_id}: {error}") from error
         finally:

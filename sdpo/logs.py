@@ -1,0 +1,144 @@
+"""Logging of a process of a run, set up once: lines of `sdpo.log_line` to RUN_DIR/logs/<actor>.log and to stderr.
+
+The driver makes the folder and names it in the environment, which every actor inherits. An actor on a node that does
+not see the folder has its lines in stderr, which Ray keeps on that node.
+"""
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from sdpo.log_line import ROOMS, LineFormatter
+
+VARIABLE = "SDPO_LOGS"
+"""The environment variable with `<mark>:<folder>`; the mark is what the folder's file `MARK` holds."""
+MARK = ".run"
+MAX_FILE_BYTES = 8 * 2**20
+"""Of an actor's file; there is at most one older file of this size beside it, `<actor>.log.1`."""
+HARMLESS = {
+    "Triton is installed, but doesn't include CPU backend": "vLLM's CPU engine needs no Triton",
+    "`torch.distributed.reduce_op` is deprecated": "vLLM looks at every attribute of torch when it is imported",
+}
+"""Parts of lines that are not logged, and why they may be left out."""
+
+
+def set_up_logging(actor: str | None) -> None:
+    """This process's lines, from now on under the name `actor`: from INFO in the file, from WARNING in stderr.
+
+    Without a folder everything goes to stderr. Of libraries only warnings and errors are kept. Without a name this is
+    no actor's process, and nothing changes.
+    """
+    if not actor:
+        return
+    folder = shared_folder()
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if folder is not None:
+        handlers[0].setLevel(logging.WARNING)
+        handlers.append(_File(folder / f"{actor}.log"))
+    _install(actor, handlers)
+
+
+@contextmanager
+def driver_logging(folder: Path) -> Iterator[None]:
+    """For the driver: inside, this process and the actors that it makes log into `folder`.
+
+    Warnings go on to where they went before, and to stderr where nobody listened.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark, before = secrets.token_hex(8), os.environ.get(VARIABLE)
+    (folder / MARK).write_text(mark)
+    os.environ[VARIABLE] = f"{mark}:{folder.resolve()}"
+    root = logging.getLogger()
+    if not root.handlers:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    heard: list[logging.Handler | logging.Logger] = [*root.handlers, *map(logging.getLogger, ROOMS)]
+    levels = [(thing, thing.level) for thing in heard]
+    for handler in root.handlers:
+        handler.setLevel(max(handler.level, logging.WARNING))
+    _let_ours_through()
+    file = _File(folder / "orchestrator.log")
+    file.setFormatter(LineFormatter("orchestrator"))
+    file.addFilter(is_worth_a_line)
+    root.addHandler(file)
+    try:
+        yield
+    finally:
+        root.removeHandler(file)
+        file.close()
+        for thing, level in levels:
+            thing.setLevel(level)
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def shared_folder() -> Path | None:
+    """The folder that the driver named, where this machine sees the very same one."""
+    mark, _, folder = os.environ.get(VARIABLE, "").partition(":")
+    file = Path(folder) / MARK
+    return file.parent if mark and file.is_file() and file.read_text() == mark else None
+
+
+def library_config(library: str, actor: str) -> dict[str, Any]:
+    """A `logging.config.dictConfig` for a library that takes one: its warnings join this process's lines.
+
+    A process that the library starts by itself writes the same lines to stderr.
+    """
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"lines": {"()": "sdpo.logs.relay", "actor": actor}},
+        "loggers": {library: {"handlers": ["lines"], "level": "WARNING", "propagate": False}},
+    }
+
+
+def relay(actor: str) -> logging.Handler:
+    """A handler for `library_config`."""
+    if any(isinstance(handler.formatter, LineFormatter) for handler in logging.getLogger().handlers):
+        return _ToRoot()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(actor))
+    return handler
+
+
+class _ToRoot(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger().handle(record)
+
+
+class _File(RotatingFileHandler):
+    """Bounded in size; gives up with one line when it cannot be written, since logs must not end a run."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, maxBytes=MAX_FILE_BYTES, backupCount=1, encoding="utf-8", errors="replace", delay=True)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        logging.getLogger().removeHandler(self)
+        print(f"{self.baseFilename}: no more lines here: {sys.exc_info()[1]}", file=sys.stderr)
+
+
+def _install(actor: str, handlers: list[logging.Handler]) -> None:
+    for handler in handlers:
+        handler.setFormatter(LineFormatter(actor))
+        handler.addFilter(is_worth_a_line)
+        logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.WARNING)
+    _let_ours_through()
+    logging.captureWarnings(True)
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """False for what is known to be harmless."""
+    message = record.getMessage()
+    return not any(part in message for part in HARMLESS)
+
+
+def _let_ours_through() -> None:
+    for name in ROOMS:
+        logging.getLogger(name).setLevel(logging.INFO)
