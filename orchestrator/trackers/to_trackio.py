@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 import trackio
 
@@ -11,9 +12,12 @@ from orchestrator.trackers.protocol import Outcome, TrackedRun
 class TrackioTracker:
     """A `Tracker`."""
 
+    def __init__(self) -> None:
+        self._run: Any = None
+
     def start(self, run: TrackedRun) -> str:
         name = run.id or f"{run.name}-{uuid.uuid4().hex[:8]}"
-        trackio.init(
+        self._run = trackio.init(
             **run.settings,
             name=name,
             group=run.name,
@@ -26,7 +30,7 @@ class TrackioTracker:
         return name
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        trackio.log(dict(values), step=step)
+        self._run.log(dict(values), step=step)
 
     def finish(self, outcome: Outcome) -> None:
-        trackio.finish()
+        self._run.finish()
