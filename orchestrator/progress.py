@@ -19,6 +19,9 @@ from orchestrator.outlet import Outlet
 from orchestrator.progress_state import RunState, Stage
 from orchestrator.progress_view import picture, step_line
 from sdpo.config import RunConfig
+from sdpo.log_line import about
+
+log = logging.getLogger(__name__)
 
 REFRESHES_PER_S = 2
 
@@ -62,9 +65,11 @@ class Lines(Progress):
 
     def step_done(self, step: int, metrics: Mapping[str, float]) -> None:
         self._state.step_done(step, metrics)
-        self.say(step_line(self._state, step, metrics))
+        with about(step=step):
+            self.say(step_line(self._state, step, metrics))
 
     def say(self, line: str) -> None:
+        log.info("%s", line)
         self._outlet.write(line + "\n")
         self._outlet.flush()
 
@@ -95,10 +100,15 @@ class Screen(Lines):
 
     def step_done(self, step: int, metrics: Mapping[str, float]) -> None:
         self._state.step_done(step, metrics)
-        if step == 0 or "heldout/pass@1" in metrics:
-            self.say(step_line(self._state, step, metrics))
+        line = step_line(self._state, step, metrics)
+        with about(step=step):
+            if step == 0 or "heldout/pass@1" in metrics:
+                self.say(line)
+            else:
+                log.info("%s", line)
 
     def say(self, line: str) -> None:
+        log.info("%s", line)
         self.console.print(Text(line), soft_wrap=True)
 
     def _draw(self) -> RenderableType:

@@ -13,6 +13,7 @@ import ray
 from rollout_workers.guardian import Guardian
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
+from sdpo.logs import VARIABLE
 from sdpo.show import show_error
 
 _QUIET: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
@@ -27,7 +28,8 @@ def ray_session(config: RunConfig) -> Iterator[None]:
     answer.
     """
     if os.environ.get("RAY_ADDRESS"):
-        _init()
+        logs = os.environ.get(VARIABLE)
+        _init(runtime_env={"env_vars": {VARIABLE: logs}} if logs else None)
         try:
             yield
         finally:

@@ -62,12 +62,18 @@ def parse(line: str) -> Event | None:
 @contextmanager
 def about(*, step: int | None = None, task: str | None = None) -> Iterator[None]:
     """Lines that are logged inside, by this thread or asyncio task, carry the step (from 1) and the task's id."""
-    outer_step, outer_task = _about.get()
-    token = _about.set((outer_step if step is None else step, outer_task if task is None else task))
+    before = _about.get()
+    from_now_on_about(step=step, task=task)
     try:
         yield
     finally:
-        _about.reset(token)
+        _about.set(before)
+
+
+def from_now_on_about(*, step: int | None = None, task: str | None = None) -> None:
+    """As `about`, to the end of this asyncio task and in those that it makes; None keeps what was."""
+    outer_step, outer_task = _about.get()
+    _about.set((outer_step if step is None else step, outer_task if task is None else task))
 
 
 def step_of(attempt: str) -> int | None:

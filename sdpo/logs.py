@@ -14,7 +14,9 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from sdpo.errors import RunInterrupted
 from sdpo.log_line import ROOMS, LineFormatter
+from sdpo.show import show_error
 
 VARIABLE = "SDPO_LOGS"
 """The environment variable with `<mark>:<folder>`; the mark is what the folder's file `MARK` holds."""
@@ -48,7 +50,8 @@ def set_up_logging(actor: str | None) -> None:
 def driver_logging(folder: Path) -> Iterator[None]:
     """For the driver: inside, this process and the actors that it makes log into `folder`.
 
-    Warnings go on to where they went before, and to stderr where nobody listened.
+    Warnings go on to where they went before, and to stderr where nobody listened. An error that ends the run is the
+    last line of the driver's file, and only there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     mark, before = secrets.token_hex(8), os.environ.get(VARIABLE)
@@ -68,6 +71,11 @@ def driver_logging(folder: Path) -> Iterator[None]:
     root.addHandler(file)
     try:
         yield
+    except Exception as error:
+        level = logging.INFO if isinstance(error, RunInterrupted) else logging.ERROR
+        message = f"the run ends: {show_error(error)}"
+        file.handle(logging.LogRecord("orchestrator", level, __file__, 0, message, None, None))
+        raise
     finally:
         root.removeHandler(file)
         file.close()
