@@ -14,6 +14,7 @@ from sdpo.config.keys import default_kind, member_of_kind, sections_of
 from sdpo.config.plain_yaml import dump_yaml, parse_yaml
 from sdpo.config.run import RunConfig
 from sdpo.errors import ConfigError
+from sdpo.secrets import secrets_in
 from sdpo.show import show
 
 
@@ -43,6 +44,7 @@ def _validated(data: dict[str, Any], parsed: list[tuple[list[str], Any]]) -> Run
     for names, value in sorted(parsed, key=lambda item: item[0][-1] != "kind"):
         _apply(data, names, value)
     _fill_kinds(data, RunConfig)
+    _refuse_secrets(data)
     try:
         return RunConfig.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
@@ -73,6 +75,12 @@ def read_run_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {show(data)}: allowed: a mapping with the keys {', '.join(RunConfig.model_fields)}")
     _refuse_foreign_values(str(path), data)
     return data
+
+
+def _refuse_secrets(data: Mapping[str, Any]) -> None:
+    """Whatever a run file holds is written to config.yaml and can be read on the pages of a cluster."""
+    for key in secrets_in(data):
+        raise ConfigError(f"{key}: holds a secret; allowed: values without, secrets belong in environment variables")
 
 
 def _parse_override(text: str) -> tuple[list[str], Any]:
