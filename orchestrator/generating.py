@@ -25,7 +25,7 @@ async def generating(config: RunConfig, luggage: Luggage, *, stacks: Path) -> As
     Example: `async with generating(config, sets.luggage, stacks=folder) as workers:
     Evaluator(config, tokenizer, workers.sampler, workers.envs)`
     """
-    with ray_session(config):
+    with ray_session(config, has_learner=False):
         try:
             async with asyncio.TaskGroup() as background:
                 namespace = f"{config.name}-generate-{os.getpid()}"

@@ -5,7 +5,7 @@ teachers are fleets whose members may die and be replaced; the learner is a gang
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from learner.messages import LearnerInfo
 from learner.teacher import TeacherWorker
 from orchestrator.fleet import Fleet, Member
 from orchestrator.learner_gang import TORCH_ENV, LearnerGang
-from orchestrator.options import options_of
 from orchestrator.publish import SyncReport, WeightPublisher
+from orchestrator.room import Reservation
+from orchestrator.rooms import index_of
 from orchestrator.scoring import GroupScorer
-from orchestrator.workers import Workers, index_of
+from orchestrator.workers import Workers
 from sdpo.config import RunConfig
 from sdpo.errors import WeightSyncError
 from sdpo.types import Int32, Version
@@ -41,8 +42,9 @@ class House(Workers):
     ) -> None:
         self._incarnation = incarnation
         self._open = False
-        super().__init__(config, f"{config.name}-{incarnation}", luggage, stacks=stacks, background=background)
-        self.gang = LearnerGang(config, self._places.namespace)
+        namespace = f"{config.name}-{incarnation}"
+        self.gang = LearnerGang(config, namespace)
+        super().__init__(config, namespace, luggage, stacks=stacks, background=background)
         self.publisher = WeightPublisher(self.gang, probe_ids, config.deadlines.weights_s, self._is_direct)
         num_teachers = config.placement.teacher.workers
         self.teachers = self._fleet("teacher", num_teachers, 2, self._prepare_teacher) if config.has_teachers else None
@@ -58,7 +60,7 @@ class House(Workers):
         members = [(fleet.role, m.actor_name, m.handle) for fleet in self.fleets for m in fleet.members]
         return members + [("learner", name, rank) for name, rank in self.gang.ranks.items()]
 
-    async def start(self, checkpoint: Path | None, steps_done: int) -> LearnerInfo:
+    async def start(self, checkpoint: Path | str | None, steps_done: int) -> LearnerInfo:
         """Bring everybody up, then give everybody the learner's weights."""
         version = Version(incarnation=self._incarnation, batch=steps_done)
         self.publisher.versions = {"policy": version, "teacher": version}
@@ -114,10 +116,13 @@ class House(Workers):
         return self.config.weights_backend != "ray" and member in self.rollouts.members
 
     def _spawn_teacher(self, name: str) -> Any:
-        room = self.config.placement.teacher
+        room = self._rooms["teacher"].take(name)
         return self._places.spawn(
-            ray.remote(TeacherWorker), name, self.config, index_of(name), runtime_env=TORCH_ENV, **options_of(room)
+            ray.remote(TeacherWorker), name, self.config, index_of(name), runtime_env=TORCH_ENV, **room.options
         )
+
+    def _shared(self, role: str) -> Callable[[int], tuple[Reservation, int]] | None:
+        return self.gang.place_of if self.config.placement.mode == "colocated" else None
 
     async def _prepare_rollout(self, member: Member) -> None:
         await super()._prepare_rollout(member)
@@ -125,6 +130,7 @@ class House(Workers):
 
     async def _prepare_teacher(self, member: Member) -> None:
         stream = self.config.teacher_stream
+        await self._find_room(member)
         if stream is None:
             await self._start(member, "start", self.teacher_version)
         else:

@@ -10,27 +10,36 @@ from typing import Any
 
 import ray
 
+from orchestrator.admission import require_room
+from orchestrator.bundles import bundles_of
+from orchestrator.capacity_facts import gather_autoscaler, gather_cluster
+from orchestrator.reach import require_answer
 from rollout_workers.guardian import Guardian
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
 from sdpo.logs import VARIABLE
 from sdpo.show import show_error
 
+GATHER_TIMEOUT_S = 30.0
 _QUIET: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
 
 
 @contextmanager
-def ray_session(config: RunConfig) -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine with room for all of the run's actors.
+def ray_session(config: RunConfig, *, has_learner: bool = True) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine; with room for all of the run's actors.
 
-    Never joins what another run on this machine has started. What is started here ends with this process, even by
-    SIGKILL: of Ray's own processes some would go on for minutes. Raises `InfrastructureError` if Ray does not start or
-    answer.
+    Ray that is started here offers CPUs and env slots for all of them; GPUs, memory, labels and custom resources are
+    the machine's. Never joins what another run on this machine has started. What is started here ends with this
+    process, even by SIGKILL: of Ray's own processes some would go on for minutes. `has_learner=False`: only sampling
+    and judging. Raises `PlacementError` if the run can never have room there, `InfrastructureError` if Ray does not
+    start or answer, or has no room within `deadlines.start_s`.
     """
-    if os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
+        require_answer(address)
         logs = os.environ.get(VARIABLE)
         _init(runtime_env={"env_vars": {VARIABLE: logs}} if logs else None)
         try:
+            _admit(config, f"the cluster at {address}", has_learner)
             yield
         finally:
             ray.shutdown()
@@ -44,10 +53,21 @@ def ray_session(config: RunConfig) -> Iterator[None]:
             resources={"env_slot": slots} if slots else None,
             include_dashboard=False,
         )
+        _admit(config, "Ray on this machine", has_learner)
         yield
     finally:
         ray.shutdown()
         guardian.release()
+
+
+def _admit(config: RunConfig, where: str, has_learner: bool) -> None:
+    autoscaler = gather_autoscaler(GATHER_TIMEOUT_S)
+    require_room(
+        bundles_of(config, has_learner=has_learner),
+        lambda: gather_cluster(GATHER_TIMEOUT_S, autoscaler),
+        where,
+        timeout_s=config.deadlines.start_s,
+    )
 
 
 def _init(**how: Any) -> None:

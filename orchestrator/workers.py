@@ -4,6 +4,7 @@ Without one they serve the weights of `model.path`; the house (see house.py) giv
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from env_workers.travel import Luggage
 from orchestrator.env_pool import EnvPool
 from orchestrator.fleet import Fleet, Member
 from orchestrator.lockstep import make_sampler
-from orchestrator.options import options_of
 from orchestrator.placement import Placement
+from orchestrator.room import Reservation
+from orchestrator.rooms import Rooms, index_of
 from orchestrator.waits import within
 from rollout_workers.worker import RolloutActor
 from sdpo.config import RunConfig
@@ -30,6 +32,7 @@ class Workers:
         self.config = config
         self._stacks, self._background = stacks, background
         self._places = Placement(namespace)
+        self._rooms = {role: self._rooms_of(role) for role in ("rollout", "teacher")}
         engines, sequences = config.placement.rollout.workers, config.rollout.max_num_seqs
         sampling = config.samples
         self.rollouts = (
@@ -50,9 +53,11 @@ class Workers:
                 group.create_task(fleet.start())
 
     def close(self) -> None:
-        """End every actor."""
+        """End every actor, and give back what was reserved for it."""
         for fleet in self.fleets:
             fleet.kill()
+        for rooms in self._rooms.values():
+            rooms.close()
 
     def _env_pool(self, luggage: Luggage) -> Fleet:
         return EnvPool(
@@ -85,12 +90,24 @@ class Workers:
         }
 
     def _spawn_rollout(self, name: str) -> Any:
-        room = self.config.placement.rollout
-        return self._places.spawn(RolloutActor, name, self.config, index_of(name), **options_of(room))
+        room = self._rooms["rollout"].take(name)
+        return self._places.spawn(RolloutActor, name, self.config, index_of(name), **room.options)
 
     async def _prepare_rollout(self, member: Member) -> None:
         """It serves `model.path`, as `Version(incarnation=0, batch=0)`."""
+        await self._find_room(member)
         await self._start(member, "start")
+
+    async def _find_room(self, member: Member) -> None:
+        role = member.name.partition("-")[0]
+        await self._rooms[role].find(member.actor_name, self.config.deadlines.start_s)
+
+    def _rooms_of(self, role: str) -> Rooms:
+        return Rooms(self._places.namespace, self.config.placement.of(role), self._shared(role))
+
+    def _shared(self, role: str) -> Callable[[int], tuple[Reservation, int]] | None:
+        """The reservation and bundle of each member, where the role lives in another one's."""
+        return None
 
     async def _prepare_env(self, member: Member) -> None:
         await self._start(member, "ready")
@@ -98,8 +115,3 @@ class Workers:
     async def _start(self, member: Member, method: str, *arguments: Any) -> None:
         wait = getattr(member.handle, method).remote(*arguments)
         await within(wait, actor=member.name, stage=method, timeout_s=self.config.deadlines.start_s)
-
-
-def index_of(name: str) -> int:
-    """Of a member, from its actor's name: 2 of `rollout-2-r1`."""
-    return int(name.split("-")[1])

@@ -22,6 +22,10 @@ class ConfigError(UserError):
     """A run file or an override that cannot be used."""
 
 
+class PlacementError(UserError):
+    """A run that asks for more than its cluster has or could ever have."""
+
+
 class TaskFileError(UserError):
     """A task set that is missing, empty or malformed."""
 
@@ -40,6 +44,10 @@ class CheckpointError(UserError):
 
 class RecordingError(UserError):
     """Recorded rollouts that are missing, damaged, or of another model."""
+
+
+class StorageError(UserError):
+    """A URI that cannot be used: an unknown scheme, a package that is missing, no such bucket, no credentials."""
 
 
 class SandboxUnavailable(UserError):
@@ -71,6 +79,14 @@ class WeightSyncError(InfrastructureError):
 
 class LearnerDied(InfrastructureError):
     """A learner rank is gone; the gang starts again from the newest checkpoint."""
+
+
+class TransferError(InfrastructureError):
+    """An object store did not take a file, or did not give one, in time. What was complete in it stays."""
+
+
+class LeaseLost(InfrastructureError):
+    """The run directory's lock could not be renewed in time, or another run has it: this one must not write."""
 
 
 class DiskFull(InfrastructureError):

@@ -47,6 +47,20 @@ class GpuActorPlacement(ActorPlacement):
     """Ray GPUs of one actor; a fraction is a share of one GPU."""
 
     @property
+    def gpus_used(self) -> int:
+        """The most GPUs that one actor can make use of."""
+        return 1
+
+    @model_validator(mode="after")
+    def _gpus_are_used(self) -> Self:
+        if self.num_gpus > self.gpus_used:
+            raise ValueError(
+                f"placement.{self.role}.num_gpus={self.num_gpus:g}: allowed: at most {self.gpus_used}, which is what "
+                f"one {self.role} actor uses"
+            )
+        return self
+
+    @property
     def request(self) -> dict[str, float]:
         return super().request | ({"GPU": self.num_gpus} if self.num_gpus else {})
 
@@ -59,6 +73,19 @@ class RolloutPlacement(GpuActorPlacement):
     """Rollout actors, one vLLM engine each."""
     tensor_parallel: int = Field(default=1, gt=0)
     """GPUs that one engine is spread over; with more than 1, num_gpus is the same number."""
+
+    @property
+    def gpus_used(self) -> int:
+        return self.tensor_parallel
+
+    @model_validator(mode="after")
+    def _engine_has_its_gpus(self) -> Self:
+        if self.tensor_parallel > 1 and self.num_gpus != self.tensor_parallel:
+            raise ValueError(
+                f"placement.rollout.num_gpus={self.num_gpus:g}: allowed with "
+                f"placement.rollout.tensor_parallel={self.tensor_parallel}: {self.tensor_parallel}"
+            )
+        return self
 
 
 class TeacherPlacement(GpuActorPlacement):
@@ -114,6 +141,21 @@ class PlacementConfig(Section):
     """Teachers."""
     learner: LearnerPlacement = LearnerPlacement()
     """The learner's ranks."""
+
+    @model_validator(mode="after")
+    def _colocated_live_with_the_learner(self) -> Self:
+        if self.mode == "separate":
+            return self
+        where = "with placement.mode=colocated"
+        if self.rollout.tensor_parallel > 1:
+            raise ValueError(f"placement.rollout.tensor_parallel={self.rollout.tensor_parallel}: allowed {where}: 1")
+        for role in ("rollout", "teacher"):
+            if self.of(role).label_selector:
+                raise ValueError(
+                    f"placement.{role}.label_selector={self.of(role).label_selector}: allowed {where}: none; it lives "
+                    "where placement.learner does"
+                )
+        return self
 
     def of(self, role: str) -> Any:
         """The section of `rollout`, `env`, `teacher` or `learner`."""
