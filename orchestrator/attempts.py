@@ -16,6 +16,7 @@ from typing import Any
 from env_workers.environment import Ending, Exchange, Observation, Reply, environment_class
 from orchestrator.fleet import Fleet
 from orchestrator.rollouts import RolloutLost, Sampler
+from orchestrator.telemetry import current
 from orchestrator.world import History, World, broken
 from sdpo.chat import ChatTokenizer, check_turns, fit_turn, in_words
 from sdpo.config import RunConfig
@@ -75,7 +76,9 @@ class Attempts:
             name = f"{label}/{task.id}/{header.sample_index}/{number}"
             world = World(self._envs, self._config, name, task)
             try:
-                return await self._play(world, task, request, header, rollout)
+                played = await self._play(world, task, request, header, rollout)
+                current().sampled(played.header)
+                return played
             except RolloutLost as error:
                 world.forget()
                 reason = str(error)

@@ -14,7 +14,6 @@ from typing import Any
 
 from ray.exceptions import ActorUnavailableError, RayError
 
-from orchestrator.env_metrics import PoolMetrics
 from orchestrator.failures import one_line
 from orchestrator.fleet import ACTOR_FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, Fleet, Member
 from orchestrator.room import Room, describe
@@ -60,7 +59,7 @@ class EnvPool(Fleet):
     ) -> None:
         """`run` names the run and its incarnation; `spawn(name, room)` makes an actor in that room."""
         self._config, self._placement, self._namespace, self._spawn_in = config, placement, run, spawn
-        self._metrics, self._sizing = PoolMetrics(run), Sizing(config, placement, time.monotonic())
+        self._sizing, self._waits_s = Sizing(config, placement, time.monotonic()), list[float]()
         self._rooms = dict[str, Room]()
         self._pending_since_s = dict[Member, float]()
         self._leaving = set[Member]()
@@ -119,7 +118,10 @@ class EnvPool(Fleet):
         """For the metrics of a step: waits and sandboxes thrown away since the last call, and the pool's size now."""
         before = sum(self._recycled.values())
         await asyncio.gather(*(self._ask_counts(member) for member in self.serving))
-        return self._metrics.take_waits() | {
+        waits_s, self._waits_s = self._waits_s or [0.0], []
+        return {
+            "time/env_wait_s": sum(waits_s) / len(waits_s),
+            "time/env_longest_wait_s": max(waits_s),
             "time/env_pool_size": float(len(self.serving)),
             "time/sandboxes_recycled": float(sum(self._recycled.values()) - before),
         }
@@ -132,7 +134,6 @@ class EnvPool(Fleet):
             self._grow()
             self._shrink()
             self._notice()
-            self._metrics.pool(len(self._waiting), self.states)
 
     def _grow(self) -> None:
         now_s = time.monotonic()
@@ -263,9 +264,7 @@ class EnvPool(Fleet):
         room = self._rooms[member.actor_name]
         if isinstance(error, ActorUnavailableError):
             await self._wait_for_news(member, room)
-        is_lost = room.is_lost()
-        self._metrics.lost(member.name, "node_lost" if is_lost else type(getattr(error, "cause", error)).__name__)
-        return not is_lost
+        return not room.is_lost()
 
     async def _wait_for_news(self, member: Member, room: Room) -> None:
         """Ray finds out what a broken connection meant: the node is gone, the actor is, or neither."""
@@ -284,7 +283,8 @@ class EnvPool(Fleet):
         self._sizing.observe(time.monotonic(), len(self._waiting) + sum(m.load for m in self.members))
 
     def _leased(self, wait_s: float) -> None:
-        self._metrics.waited(wait_s)
+        super()._leased(wait_s)
+        self._waits_s.append(wait_s)
 
     def _notice(self) -> None:
         since_s = min(self._pending_since_s.values(), default=None)

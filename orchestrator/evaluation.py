@@ -12,6 +12,7 @@ from orchestrator.attempts import Attempts
 from orchestrator.failures import refuse_a_broken_world, root_cause
 from orchestrator.fleet import Fleet
 from orchestrator.rollouts import Sampler
+from orchestrator.spans import about
 from sdpo.chat import ChatTokenizer, render_prompt
 from sdpo.config import RunConfig
 from sdpo.reprompt import Attempt, Routing, build_hindsight
@@ -118,6 +119,7 @@ class Evaluator:
         self, purpose: str, prompt: Prompt, admission: contextlib.AbstractAsyncContextManager[Any], losses: "Losses"
     ) -> list[Judged]:
         task, request = prompt.task, self._request(purpose, prompt)
+        about(task=task.id)
 
         async def finish(header: RolloutHeader, rollout: Any) -> Judged:
             played = await self._attempts.play(purpose, task, request, header, rollout)

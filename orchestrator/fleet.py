@@ -18,6 +18,7 @@ from ray.exceptions import ActorPlacementGroupRemoved, ActorUnschedulableError, 
 
 from orchestrator.failures import one_line
 from orchestrator.stacks import dump_stacks
+from orchestrator.telemetry import current
 from sdpo.errors import InfrastructureError, LearnerDied, StageTimeout
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,21 @@ class Fleet:
         return [m for m in self.members if m.serving]
 
     @property
+    def places(self) -> list[str]:
+        """Names of the members that there are now; the actor of a place changes when it is replaced."""
+        return [m.name for m in self.members]
+
+    @property
+    def states(self) -> dict[str, int]:
+        """Members that are serving, pending and draining."""
+        return {"serving": len(self.serving), "pending": len(self.members) - len(self.serving), "draining": 0}
+
+    @property
+    def queue_length(self) -> int:
+        """Callers that wait for a lease."""
+        return len(self._waiting)
+
+    @property
     def num_restarts(self) -> int:
         """Of the members that there are now."""
         return sum(m.starts for m in self.members)
@@ -177,6 +193,7 @@ class Fleet:
 
     def _leased(self, wait_s: float) -> None:
         """Called when somebody got a lease after `wait_s`."""
+        current().waited(self.role, wait_s)
 
     async def _counts(self, member: Member, error: BaseException) -> bool:
         """Whether this failure counts against `max_restarts`."""
@@ -210,6 +227,7 @@ class Fleet:
 
     async def _admit(self, member: Member) -> None:
         await self._prepare(member)
+        log.info("%s serves", member.actor_name)
         async with self._changed:
             member.serving = True
             self._changed.notify_all()
@@ -222,7 +240,9 @@ class Fleet:
         """
         pause_s = 0.0
         while not member.serving:
-            member.restarts += await self._counts(member, error)
+            counts = await self._counts(member, error)
+            member.restarts += counts
+            current().replaced(self.role, error, node_lost=not counts)
             if isinstance(error, StageTimeout):
                 await asyncio.to_thread(dump_stacks, self._stacks / f"{member.name}-{member.starts + 1}")
             if member.restarts > self._max_restarts:

@@ -3,7 +3,7 @@
 Pure, with times from outside. Every event costs the same whatever the number of actors.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from sdpo.telemetry.labels import BUSY, RUN_ACTOR, STAGES, WAITS_FOR
@@ -17,7 +17,7 @@ class _Account:
     calls: int = 0
     since_s: float = 0.0
     waited_at: dict[str, float] | None = field(default_factory=dict)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 class Accounts:
@@ -31,7 +31,7 @@ class Accounts:
         self._now_s = now_s
         self._waited = dict.fromkeys(WAITS_FOR, 0.0)
         self._running = Counter[str]()
-        self._stage_s = Counter[str]()
+        self._stage_s = defaultdict[str, float](float)
         self._accounts = dict[str, _Account]()
 
     @property

@@ -16,7 +16,9 @@ from orchestrator.measure import batch_metrics, time_metrics
 from orchestrator.pipeline import GroupPipeline
 from orchestrator.producer import produce
 from orchestrator.run_books import RunBooks
+from orchestrator.spans import about
 from orchestrator.task_source import TaskOrder
+from orchestrator.telemetry import current
 from orchestrator.update import update
 from orchestrator.waits import within
 from sdpo.config import RunConfig
@@ -40,7 +42,9 @@ async def train(
     steps = range(steps_done, config.steps)
     async with asyncio.TaskGroup() as running:
         producer = running.create_task(produce(steps, tasks, pipeline, gate, lambda: house.teacher_version, buffer))
+        current().watch_buffer(buffer.qsize)
         for batch in steps:
+            about(step=batch + 1)
             started = time.monotonic()
             finished = [await _next_group(buffer, config) for _ in range(config.batch.tasks)]
             groups = sorted(finished, key=lambda group: group.index)

@@ -6,6 +6,7 @@ from typing import Any
 from ray.exceptions import RayError
 
 from orchestrator.house import House
+from orchestrator.telemetry import current
 from sdpo.memory import resident_bytes
 
 
@@ -34,6 +35,8 @@ class MemoryGauge:
             for what, amount in self._answers.get(name, {}).items():
                 key = f"memory/{role}_{what}"
                 found[key] = found.get(key, 0.0) + amount
+            if name in self._answers:
+                current().holds(name, role, self._answers[name]["bytes"])
         return found
 
     async def _ask(self, name: str, handle: Any) -> None:

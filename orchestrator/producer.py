@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from orchestrator.gate import StalenessGate
 from orchestrator.group import Group
 from orchestrator.pipeline import GroupPipeline
+from orchestrator.spans import about
 from orchestrator.task_source import TaskOrder
 from sdpo.types import Task, Version
 
@@ -21,6 +22,7 @@ async def produce(
     """Run every group of every batch in `steps` through the pipeline."""
 
     async def run(step: int, index: int, task: Task) -> None:
+        about(step=step + 1, task=task.id)
         await buffer.put(await pipeline.run(step, index, task, teacher_version()))
 
     for step in steps:

@@ -14,6 +14,7 @@ from ray.exceptions import RayActorError
 
 from orchestrator.fleet import Member
 from orchestrator.learner_gang import LearnerGang
+from orchestrator.telemetry import current
 from orchestrator.waits import within
 from sdpo.errors import StageTimeout, WeightSyncError
 from sdpo.types import Int32, Version
@@ -57,6 +58,9 @@ class WeightPublisher:
         report.num_bytes = audits[0].num_bytes if audits else 0
         report.max_abs_diff = max((a.max_abs_diff for a in audits), default=0.0)
         report.seconds = time.monotonic() - started
+        arrived = [m.name for m in receivers if m.name not in report.failed]
+        current().published(stream, self.versions[stream].batch, arrived, report.seconds, report.num_bytes)
+        current().not_published(stream, len(report.failed))
         return report
 
     async def _directly(self, alive: dict[str, Any], report: SyncReport) -> list[WeightAudit]:

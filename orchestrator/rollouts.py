@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from ray.exceptions import ObjectLostError, RayTaskError
 
 from orchestrator.fleet import ACTOR_FAILURES, Fleet, Member
-from orchestrator.waits import stream_within, within
+from orchestrator.waits import part_within, stream_within
 from sdpo.errors import InfrastructureError
 from sdpo.types import GenerationRequest, RolloutHeader, TurnRequest
 
@@ -86,7 +86,7 @@ async def stream_samples(
     header: RolloutHeader | None = None
     async for ref in stream_within(aiter(refs), actor=member.name, stage=method, timeout_s=timeout_s):
         if header is None:
-            header = await within(ref, actor=member.name, stage=method, timeout_s=timeout_s)
+            header = await part_within(ref, actor=member.name, stage=method, timeout_s=timeout_s)
         else:
             yield header, ref
             header = None

@@ -20,6 +20,8 @@ from orchestrator.recording import record_rollouts
 from orchestrator.run_dir import RunDir
 from orchestrator.run_view import RunView
 from orchestrator.samples import record_samples
+from orchestrator.spans import about, during
+from orchestrator.telemetry import current
 from orchestrator.waits import within
 from sdpo.config import RunConfig
 from sdpo.types import Task
@@ -52,12 +54,17 @@ class RunBooks:
     async def before_training(self) -> None:
         """Measure the base model: held-out pass@1, and how many failures it repairs when shown its feedback."""
         self._memory.ask()
+        about(step=0)
         judged, metrics = await self._evaluate()
         if judged and self._config.evaluation.measure_repair:
             self.progress.enter("evaluate", sum(not j.verdict.success for j in judged))
-            metrics |= heldout_metrics(await self._evaluator.repair(judged), "repair")
+            with during("evaluate"):
+                metrics |= heldout_metrics(await self._evaluator.repair(judged), "repair")
+        metrics |= current().times()
+        current().measured(metrics)
         metrics |= self._watch.observe(0, metrics)[0]
         self._log.write(0, metrics)
+        await self._write_trace(0)
         self.progress.step_done(0, metrics)
 
     async def evaluate_if_due(self, steps: int) -> dict[str, float]:
@@ -88,8 +95,11 @@ class RunBooks:
             timeout_s = self._config.deadlines.checkpoint_s
             await asyncio.to_thread(record_rollouts, self._run_dir.rollouts, groups, timeout_s)
             metrics["time/record_rollouts_s"] = time.monotonic() - started
-        metrics |= self._memory.figures()
+        metrics |= self._memory.figures() | current().times()
         health, begun = self._watch.observe(steps, metrics)
+        self._tell_telemetry(steps, groups, metrics)
+        current().alarmed(health, begun)
+        await self._write_trace(steps)
         self._log.write(steps, {**metrics, **health})
         self.progress.step_done(steps, metrics)
         self._watch.write(begun)
@@ -103,7 +113,7 @@ class RunBooks:
         """Save everything that resuming needs, unless these steps are saved already."""
         if steps == self._checkpointed_steps:
             return
-        checkpoints = self._run_dir.checkpoints
+        checkpoints, started = self._run_dir.checkpoints, time.monotonic()
         try:
             folder = checkpoints.begin()
             await self._house.gang.save(folder)
@@ -112,6 +122,7 @@ class RunBooks:
             checkpoints.clear()  # it may hold the room that the disk lacks
             raise
         self._checkpointed_steps = steps
+        current().checkpointed(steps, time.monotonic() - started)
 
     async def export(self) -> Path:
         """The policy in Hugging Face format and its card, in `model/`; a checkpoint of these steps was made before."""
@@ -120,6 +131,21 @@ class RunBooks:
         card = model_card(RunView(path), exported)
         await self._house.gang.export(path / "model", {CARD: card})
         return path / "model"
+
+    def _tell_telemetry(self, steps: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
+        attempts = [a for group in groups for a in group.attempts]
+        current().attempted(
+            steps,
+            [a.header for a in attempts],
+            passed=sum(a.verdict.success for a in attempts),
+            dropped=sum(len(group.dropped) for group in groups),
+            trained=int(metrics.get("attempts/trained", 0)),
+        )
+        current().measured(metrics)
+
+    async def _write_trace(self, steps: int) -> None:
+        if self._config.record.trace:
+            await asyncio.to_thread(current().write_trace, steps)
 
     def _is_due(self, steps: int) -> bool:
         """Whether the config wants a checkpoint; one that is measured may be the best so far."""
@@ -136,11 +162,12 @@ class RunBooks:
             return [], {}
         started = time.monotonic()
         self.progress.enter("evaluate", len(self._heldout) * self._config.evaluation.samples_per_task)
-        judged = await within(
-            self._evaluator.evaluate(self._heldout),
-            actor="evaluation",
-            stage="held-out tasks",
-            timeout_s=self._config.deadlines.train_s,
-        )
+        with during("evaluate"):
+            judged = await within(
+                self._evaluator.evaluate(self._heldout),
+                actor="evaluation",
+                stage="held-out tasks",
+                timeout_s=self._config.deadlines.train_s,
+            )
         metrics = heldout_metrics(judged, "heldout")
         return judged, metrics | {"time/evaluate_s": time.monotonic() - started}

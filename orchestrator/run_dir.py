@@ -6,6 +6,7 @@ facts.json             of the last start: when, versions of packages, numbers of
 metrics.jsonl          one object a step; `tensorboard/` holds the same
 alarms.jsonl           one object for every alarm that began; missing if there was none
 samples/step-N.jsonl   what became of single attempts
+trace/step-N.jsonl     every call of an actor, for `sdpo timeline`
 rollouts/              with record.rollouts: every batch, to be trained on again (see `orchestrator.recorded_format`)
 checkpoints/step-N/    learner state after N steps
 stacks/                what every thread was doing when a deadline passed

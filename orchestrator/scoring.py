@@ -8,6 +8,7 @@ from ray.exceptions import RayActorError
 
 from orchestrator.fleet import Fleet
 from orchestrator.group import Group
+from orchestrator.telemetry import current
 from orchestrator.waits import within
 from sdpo.config import RunConfig
 from sdpo.errors import StageTimeout
@@ -40,6 +41,7 @@ class GroupScorer:
             objects += [r.policy for r in records]
         for record, scores in zip(records, await self._ask("score", len(records), *arguments, *objects), strict=True):
             record.scores = scores
+        current().scored(sum(len(r.hindsight.token_ids) + r.header.num_response_tokens for r in records if r.hindsight))
         group.seconds["score"] = time.monotonic() - started
 
     async def reference(self, group: Group) -> None:
@@ -50,6 +52,7 @@ class GroupScorer:
             records, await self._ask("reference", len(records), temperature, *rollouts), strict=True
         ):
             record.reference = scores
+        current().scored(sum(record.num_tokens for record in records))
         group.seconds["reference"] = time.monotonic() - started
 
     async def _ask(self, method: str, count: int, *arguments: Any) -> list[Any]:

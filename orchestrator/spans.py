@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from sdpo.log_line import from_now_on_about
 from sdpo.telemetry.labels import ROLES
 
 STAGE_OF = {
@@ -22,8 +23,7 @@ STAGE_OF = {
     "reference": "score",
     "train": "train",
     "update_teacher": "train",
-    "publish policy": "publish",
-    "publish teacher": "publish",
+    "publish": "publish",
     "begin_update": "publish",
     "receive_bucket": "publish",
     "finish_update": "publish",
@@ -49,6 +49,7 @@ class Span:
     end_s: float
     step: int | None = None
     task: str | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +66,16 @@ class Listener(Protocol):
 
     def begin(self, actor: str, call: str, stage: str, matter: Matter) -> object: ...
 
-    def end(self, token: object) -> None: ...
+    def end(self, token: object, *, failed: bool) -> None: ...
 
 
 _matter: ContextVar[Matter] = ContextVar("matter", default=Matter())  # noqa: B039, frozen
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+def current_listener() -> Listener | None:
+    """Who hears of this context's calls."""
+    return _listener.get()
 
 
 def listen(listener: Listener | None) -> None:
@@ -78,9 +84,12 @@ def listen(listener: Listener | None) -> None:
 
 
 def about(*, step: int | None = None, task: str | None = None, stage: str | None = None) -> None:
-    """What calls from now on are about, in this context and in the tasks that are made in it; None keeps what was."""
-    said = {"step": step, "task": task, "stage": stage}
-    _matter.set(replace(_matter.get(), **{key: value for key, value in said.items() if value is not None}))
+    """What calls and log lines from now on are about, in this context and in the tasks that are made in it; None keeps
+    what was.
+    """
+    was = _matter.get()
+    _matter.set(Matter(step=was.step if step is None else step, task=task or was.task, stage=stage or was.stage))
+    from_now_on_about(step=step, task=task)
 
 
 @contextmanager
@@ -106,10 +115,12 @@ def calling(actor: str, call: str) -> Iterator[None]:
     if call in OF_MANY_TASKS or stage in ("publish", "start", "save", "train"):
         matter = replace(matter, task=None)
     token = listener.begin(actor, call, stage, matter)
+    failed = True
     try:
         yield
+        failed = False
     finally:
-        listener.end(token)
+        listener.end(token, failed=failed)
 
 
 def role_of(actor: str) -> str:

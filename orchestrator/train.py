@@ -26,6 +26,7 @@ from orchestrator.sources import SampledAttempts
 from orchestrator.stacks import dump_stacks
 from orchestrator.stop_file import StopFile
 from orchestrator.stopping import Stop, Switch, listening
+from orchestrator.telemetry_of_house import open_telemetry
 from orchestrator.trackers.all import Trackers, open_trackers, tracker_settings
 from sdpo.config import RunConfig
 from sdpo.errors import DiskFull, LearnerDied, RunInterrupted, StageTimeout
@@ -120,6 +121,7 @@ async def _run_incarnation(
         house = House(
             config, incarnation, inputs.probe_ids, inputs.luggage, stacks=run_dir.path / "stacks", background=background
         )
+        telemetry = open_telemetry(house, f"{config.name}-{incarnation}", run_dir.path, steps_done)
         try:
             info = await house.start(checkpoint, steps_done)
             progress.say(_who_is_up(house, info, time.monotonic() - started))
@@ -140,10 +142,13 @@ async def _run_incarnation(
             await books.checkpoint(steps_done)
             await books.export()
         except BaseException as error:
+            if isinstance(root_cause(error), LearnerDied):
+                telemetry.replaced("learner", root_cause(error))
             if isinstance(root_cause(error), StageTimeout):
                 dump_stacks(run_dir.path / "stacks" / f"incarnation-{incarnation}")
             raise
         finally:
+            telemetry.close()
             house.close()
             metrics_log.close()
     if stop.event.is_set() and steps_done < config.steps:

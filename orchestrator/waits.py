@@ -1,9 +1,10 @@
-"""Every wait on an actor has a deadline that names the actor and the stage."""
+"""Every wait on an actor has a deadline that names the actor and the stage, and leaves a span (see spans.py)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
+from orchestrator.spans import calling
 from sdpo.errors import StageTimeout
 
 T = TypeVar("T")
@@ -11,6 +12,12 @@ T = TypeVar("T")
 
 async def within(wait: Awaitable[T], *, actor: str, stage: str, timeout_s: float) -> T:
     """Await a Ray reference or a coroutine; raises `StageTimeout` after `timeout_s`."""
+    with calling(actor, stage):
+        return await part_within(wait, actor=actor, stage=stage, timeout_s=timeout_s)
+
+
+async def part_within(wait: Awaitable[T], *, actor: str, stage: str, timeout_s: float) -> T:
+    """As `within`, for a part of a call that has its span already."""
     try:
         return await asyncio.wait_for(_as_coroutine(wait), timeout_s)
     except TimeoutError:
@@ -19,12 +26,13 @@ async def within(wait: Awaitable[T], *, actor: str, stage: str, timeout_s: float
 
 async def stream_within(refs: AsyncIterator[Any], *, actor: str, stage: str, timeout_s: float) -> AsyncIterator[Any]:
     """Yield the references of a streaming actor call; the deadline holds for each next one."""
-    while True:
-        try:
-            ref = await within(anext(refs), actor=actor, stage=stage, timeout_s=timeout_s)
-        except StopAsyncIteration:
-            return
-        yield ref
+    with calling(actor, stage):
+        while True:
+            try:
+                ref = await part_within(anext(refs), actor=actor, stage=stage, timeout_s=timeout_s)
+            except StopAsyncIteration:
+                return
+            yield ref
 
 
 async def _as_coroutine(wait: Awaitable[T]) -> T:

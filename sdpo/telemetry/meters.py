@@ -1,6 +1,7 @@
 """Instruments for the metrics of the catalogue, made once in a process. The backend is passed in."""
 
 import math
+from collections.abc import Hashable
 from functools import cache
 from itertools import product
 from typing import Any, Literal, Protocol
@@ -12,7 +13,7 @@ MAX_KEPT = 65_536
 """Labels that are kept ready; texts from outside (kinds of verdicts) must not fill the memory."""
 
 
-class Backend(Protocol):
+class Backend(Hashable, Protocol):
     """What `ray.util.metrics` offers: three classes of instruments."""
 
     Counter: Any
