@@ -9,14 +9,14 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from learner.messages import LearnerInfo, RecallRequest, TrainRequest
 from learner.packing import plan_micro_batches, plan_mini_batches
 from learner.rank import LearnerRank
+from orchestrator.bundles import rank_bundles
 from orchestrator.group import AttemptRecord
 from orchestrator.options import options_of
+from orchestrator.room import Reservation
 from orchestrator.spans import calling
 from orchestrator.waits import stream_within, within
 from sdpo.config import RunConfig
@@ -33,21 +33,15 @@ class LearnerGang:
 
     def __init__(self, config: RunConfig, namespace: str) -> None:
         self._config, self._namespace = config, namespace
-        self._group: PlacementGroup | None = None
+        self._room: Reservation | None = None
         self._ranks: list[Any] = []
         self._tokens_per_micro_batch = config.learner.tokens_per_micro_batch
 
-    async def start(self, checkpoint: Path | None) -> LearnerInfo:
+    async def start(self, checkpoint: Path | str | None) -> LearnerInfo:
         """Place the gang, join its ranks and load the initial weights or `checkpoint`."""
-        placement, deadline = self._config.placement.learner, self._config.deadlines.start_s
-        self._group = placement_group(
-            [placement.request] * placement.ranks,
-            strategy="PACK",
-            name=f"{self._namespace}/learner",
-            bundle_label_selector=[placement.label_selector] * placement.ranks,
-        )
-        await within(self._group.ready(), actor="learner", stage="placement", timeout_s=deadline)
-        self._ranks = [self._spawn(rank) for rank in range(placement.ranks)]
+        deadline = self._config.deadlines.start_s
+        await self._reserved().find_within(deadline)
+        self._ranks = [self._spawn(rank) for rank in range(self._config.placement.learner.ranks)]
         with self._deaths():
             address, port = await within(
                 self._ranks[0].address.remote(), actor="learner-rank0", stage="start", timeout_s=deadline
@@ -56,6 +50,10 @@ class LearnerGang:
             infos = await self._all("setup", deadline, address, port, folder)
         info: LearnerInfo = infos[0]
         return info
+
+    def place_of(self, index: int) -> tuple[Reservation, int]:
+        """The reservation and the bundle in it where engine or teacher `index` lives with a rank."""
+        return self._reserved(), index % self._config.placement.learner.ranks
 
     async def recall(self, version: Version, attempts: Sequence[AttemptRecord]) -> list[Any]:
         """References to the `PolicyScores` of the attempts, in order: one forward of the policy, `version`."""
@@ -149,12 +147,12 @@ class LearnerGang:
         with self._deaths():
             await self._all("ping", self._config.deadlines.weights_s)
 
-    async def save(self, folder: Path) -> None:
+    async def save(self, folder: Path | str) -> None:
         """A sharded checkpoint of weights, optimizer, teacher and random state into `folder`."""
         with self._deaths():
             await self._all("save", self._config.deadlines.checkpoint_s, str(folder))
 
-    async def export(self, folder: Path, texts: Mapping[str, str]) -> None:
+    async def export(self, folder: Path | str, texts: Mapping[str, str]) -> None:
         """The policy as a Hugging Face folder, with `texts` by file name beside it."""
         with self._deaths():
             await self._all("export", self._config.deadlines.checkpoint_s, str(folder), dict(texts))
@@ -168,12 +166,17 @@ class LearnerGang:
         """End every rank and give the placement back."""
         for rank in self._ranks:
             ray.kill(rank)
-        if self._group is not None:
-            remove_placement_group(self._group)
+        if self._room is not None:
+            self._room.give_back()
+
+    def _reserved(self) -> Reservation:
+        if self._room is None:
+            labels = self._config.placement.learner.label_selector
+            self._room = Reservation(f"{self._namespace}/learner", rank_bundles(self._config), labels)
+        return self._room
 
     def _spawn(self, rank: int) -> Any:
-        placement = self._config.placement.learner
-        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+        placement, strategy = self._config.placement.learner, self._reserved().strategy(rank)
         return (
             ray.remote(LearnerRank)
             .options(

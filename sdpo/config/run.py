@@ -59,7 +59,9 @@ class Deadlines(Section):
     weights_s: float = Field(default=300.0, gt=0)
     """For one weight bucket or one whole transfer by nccl or ipc, and for an audit."""
     checkpoint_s: float = Field(default=600.0, gt=0)
-    """For one checkpoint."""
+    """For one checkpoint, with its way into an object store."""
+    lease_s: float = Field(default=60.0, gt=0)
+    """For the run directory's lock to be renewed; a run that cannot renew it for so long ends."""
 
 
 class RunConfig(Section):
@@ -246,6 +248,32 @@ class RunConfig(Section):
                 raise ValueError(f"{where}: allowed: at least 1, or weights.backend=ray")
             if self.weights.backend == "ipc" and not 0 < num_gpus < 1:
                 raise ValueError(f"{where}: allowed: between 0 and 1 (a shared GPU), or weights.backend=ray")
+        if self.weights.backend == "ipc" and self.placement.mode != "colocated":
+            raise ValueError(
+                f"placement.mode={self.placement.mode} with weights.backend=ipc: allowed: colocated (both on one GPU), "
+                "or weights.backend=ray"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _colocated_share_a_gpu(self) -> Self:
+        """On the fullest rank: engine or teacher i lives with rank i modulo ranks."""
+        placement = self.placement
+        if placement.mode == "separate":
+            return self
+        ranks, demand = placement.learner.ranks, self.demand
+        shares, words = placement.learner.num_gpus, [f"placement.learner.num_gpus={placement.learner.num_gpus:g}"]
+        for role in ("rollout", "teacher"):
+            count = math.ceil(demand.get(role, (0, {}))[0] / ranks)
+            num_gpus = placement.of(role).num_gpus if count else 0.0
+            if num_gpus:
+                words.append(f"{f'{count} x ' if count > 1 else ''}placement.{role}.num_gpus={num_gpus:g}")
+            shares += count * num_gpus
+        if shares > 1 + 1e-6:
+            raise ValueError(
+                f"{' + '.join(words)} on one rank is {shares:g}: allowed with placement.mode=colocated: at most 1 GPU "
+                "a rank (smaller shares, fewer workers, or more ranks)"
+            )
         return self
 
     @model_validator(mode="after")
