@@ -18,6 +18,7 @@ from orchestrator.commands import (
     report,
     stop,
     tasks,
+    timeline,
     train,
 )
 from sdpo.errors import SdpoError
@@ -31,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     export,
     preview,
     report,
+    timeline,
     inspect,
     doctor,
     stop,
