@@ -35,7 +35,7 @@ def writable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
     except caught as error:
         reason = _lack_of_room(Path(folder)) or error
         failure = f"learner rank {dist.get_rank()} could not write it: {show_error(reason)}"
-    _agree(folder, failure)
+    agree(folder, failure)
 
 
 @contextmanager
@@ -65,6 +65,12 @@ def write_digests(folder: str, backend: str, files: Iterable[Path]) -> None:
         file.write(json.dumps(record).encode())
 
 
+def written_here(folder: Path) -> list[Path]:
+    """What this rank wrote into `folder`, its digests last."""
+    record = folder / f"digests-rank{dist.get_rank()}.json"
+    return [*(folder / name for name in json.loads(record.read_text())["files"]), record]
+
+
 def verify(folder: str, backend: str) -> int:
     """How many ranks saved it. Each rank checks its share of the files, and which backend wrote them; all raise
     the same `CheckpointError`, one line. A collective.
@@ -79,7 +85,7 @@ def verify(folder: str, backend: str) -> int:
                 failure = failure or f"{name} is damaged (its SHA-256 is not the recorded one)"
     except (OSError, ValueError, KeyError, TypeError) as error:
         failure = f"a part is missing or damaged: {show_error(error)}"
-    _agree(folder, failure)
+    agree(folder, failure)
     return world_size
 
 
@@ -108,7 +114,8 @@ def _lack_of_room(folder: Path) -> OSError | None:
     return None
 
 
-def _agree(folder: str, failure: str) -> None:
+def agree(folder: str, failure: str) -> None:
+    """Raises the same `CheckpointError` on every rank if one has a `failure`. A collective."""
     failures: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(failures, failure)
     for text in filter(None, failures):

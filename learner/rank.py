@@ -23,6 +23,7 @@ from learner.messages import LearnerInfo, RecallRequest, ScoreReceipt, TrainRequ
 from learner.model import load_policy, pick_device, torch_dtype
 from learner.publish import manifest_of, probe_log_probs, weight_buckets
 from learner.recall import Recaller
+from learner.remote import exporting, loading, saving
 from learner.step import Trainer
 from sdpo.config import EmaTeacher, FrozenTeacher, RunConfig
 from sdpo.doing import Doing
@@ -30,6 +31,7 @@ from sdpo.errors import InfrastructureError
 from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
+from sdpo.storage_cache import with_local_model
 from sdpo.types import Int32, PolicyScores, Rollout, Version
 from sdpo.weights import Stream, StreamTally, WeightBucket, WeightManifest
 
@@ -65,7 +67,7 @@ class LearnerRank:
             return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])
 
     def setup(self, master_addr: str, master_port: int, checkpoint_dir: str | None = None) -> LearnerInfo:
-        """Join the gang, load the model and, if given, the checkpoint.
+        """Join the gang, load the model and, if given, the checkpoint, a path or a URI.
 
         Raises `ModelError`, `CheckpointError` (one line) and `InfrastructureError` (no gang within `start_s`).
         """
@@ -73,6 +75,7 @@ class LearnerRank:
         repeat_to_the_bit(self._config)
         torch.manual_seed(self._config.seed + self._rank)
         self._device = pick_device(self._config.placement.learner.num_gpus)
+        self._config = with_local_model(self._config)
         hf_model = load_policy(self._config)
         self._join(master_addr, master_port)
         self._backend = make_backend(hf_model, self._config, self._device)
@@ -81,7 +84,8 @@ class LearnerRank:
         if self._config.uses_teacher and isinstance(teacher, EmaTeacher):
             self._ema = WeightEma(self._backend, teacher.rate)
         if checkpoint_dir is not None:
-            self._backend.load(checkpoint_dir, self._average)
+            with loading(checkpoint_dir, self._config.deadlines.start_s) as folder:
+                self._backend.load(folder, self._average)
         self._trainer = Trainer(self._backend, self._config, self._device, self._after_step)
         self._recaller = Recaller(self._backend, self._config, self._device)
         return LearnerInfo(
@@ -180,14 +184,17 @@ class LearnerRank:
         return (manifest_of(tally, version, probe_ids, log_probs), failed) if self._rank == 0 else None
 
     def save(self, folder: str) -> None:
-        """Write this rank's part of a resumable checkpoint. Raises `CheckpointError`, one line."""
-        with self._doing("saving"):
-            self._backend.save(folder, self._average)
+        """Write this rank's part of a resumable checkpoint to a path or a URI. Raises `CheckpointError`, one line."""
+        with self._doing("saving"), saving(folder, self._config.deadlines.checkpoint_s) as local:
+            self._backend.save(local, self._average)
 
     def export(self, folder: str, texts: Mapping[str, str] | None = None) -> None:
-        """Write the policy as a Hugging Face folder in the compute dtype, with `texts` by file name beside it."""
-        with self._doing("exporting"):
-            export_model(folder, self._config.model.path, self._backend.full_tensors(self._dtype), self._dtype, texts)
+        """Write the policy as a Hugging Face folder in the compute dtype, with `texts` by file name beside it, to a
+        path or a URI.
+        """
+        tensors = self._backend.full_tensors(self._dtype)
+        with self._doing("exporting"), exporting(folder, self._config.deadlines.checkpoint_s) as local:
+            export_model(local, self._config.model.path, tensors, self._dtype, texts)
 
     def close(self) -> None:
         """Leave the gang."""

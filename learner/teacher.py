@@ -25,6 +25,7 @@ from sdpo.errors import InfrastructureError, WeightSyncError
 from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
+from sdpo.storage_cache import with_local_model
 from sdpo.types import HindsightPrompt, Int32, PolicyScores, ReferenceScores, Rollout, TeacherScores, Version
 from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest
 
@@ -68,7 +69,7 @@ class TeacherWorker:
         """Load `model.path`, twice where both models are needed. `version` is what its weights count as; without one,
         the worker scores in hindsight only after an update. Raises `ModelError`, one line.
         """
-        config = self._config
+        config = self._config = with_local_model(self._config)
         torch.set_num_threads(config.teacher.num_threads)
         repeat_to_the_bit(config)
         self._device = pick_device(config.placement.teacher.num_gpus)

@@ -12,6 +12,7 @@ from orchestrator.stopping import Switch, signals_to
 from sdpo.config import RunConfig
 from sdpo.config.load import make_run_config, read_run_file
 from sdpo.errors import ConfigError
+from sdpo.storage_cache import fetched
 
 __all__ = ["RunConfig", "RunResult", "configure", "open_run", "train"]
 
@@ -34,15 +35,15 @@ class RunResult(RunView):
 
     @property
     def model(self) -> Path | None:
-        """The trained model's folder, in Hugging Face form; None while the run is not complete."""
-        folder = self.path / "model"
-        return folder if folder.is_dir() else None
+        """The trained model's folder, in Hugging Face form, of a URI a copy; None while the run is not complete."""
+        place = self.model_place
+        return None if place is None else fetched(place)
 
     def report(self, out: str | PathLike[str] | None = None) -> Path:
         """Write the report page (by default report.html in the run directory); returns its path."""
         from orchestrator.report.write import write_report
 
-        return write_report([self.path], None if out is None else Path(out))[0]
+        return write_report([self.place], None if out is None else Path(out))[0]
 
     def _heldout(self, index: int) -> dict[str, float]:
         measured = [record for record in self.metrics if "heldout/pass@1" in record]
@@ -88,8 +89,11 @@ def train(config: RunConfig) -> RunResult:
 
 
 def open_run(path: str | PathLike[str]) -> RunResult:
-    """The result of a run, while it goes or after it. Raises `ConfigError` if there is no run directory."""
-    return RunResult(Path(path))
+    """The result of a run, while it goes or after it, by its path or URI.
+
+    Raises `ConfigError` if there is no run directory.
+    """
+    return RunResult(fspath(path))
 
 
 def _beside_the_loop(config: RunConfig) -> Path:

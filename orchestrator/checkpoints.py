@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel
 
@@ -27,11 +28,30 @@ class State(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A complete checkpoint. pass_at_1 as in `State`."""
+    """A complete checkpoint. `path`: a URI where the run directory is in a store. pass_at_1 as in `State`."""
 
     steps: int
-    path: Path
+    path: Path | str
     pass_at_1: float | None
+
+
+class CheckpointPlace(Protocol):
+    """The folder `checkpoints/` of a run that is locked, on a disk (`Checkpoints`) or in a store."""
+
+    def newest(self) -> tuple[Path | str, int] | None:
+        """The newest checkpoint and the number of steps in it; an older one is never taken in its place.
+
+        Raises `CheckpointError` if state.json is damaged; the learner checks the other files when it loads them.
+        """
+
+    def begin(self, steps: int) -> Path | str:
+        """An empty folder to write the checkpoint after `steps` into. Removes what was left unfinished."""
+
+    def commit(self, begun: Path | str, steps: int, pass_at_1: float | None) -> Path | str:
+        """Have a complete checkpoint in its place, then delete those that are not to be kept. Blocks."""
+
+    def clear(self) -> None:
+        """Remove what was not finished, by this start of the run or by an earlier one."""
 
 
 def kept_checkpoints(place: Path) -> list[Kept]:
@@ -68,15 +88,16 @@ class Checkpoints:
                 f"{file}: not a complete checkpoint ({reason}); delete {found[-1]} to use an older one"
             ) from None
 
-    def begin(self) -> Path:
-        """An empty folder to write a checkpoint into, for `commit` or `discard`. Removes what was left unfinished."""
+    def begin(self, steps: int) -> Path:
+        """An empty folder to write the checkpoint after `steps` into. Removes what was left unfinished."""
         self.clear()
-        folder = self._place / f"unfinished-{uuid.uuid4().hex[:8]}"
+        folder = self._place / f"unfinished-{steps:06d}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         return folder
 
-    def commit(self, folder: Path, steps: int, pass_at_1: float | None) -> Path:
+    def commit(self, begun: Path | str, steps: int, pass_at_1: float | None) -> Path:
         """Rename a complete checkpoint into place, then delete those that are not to be kept. Blocks on the disk."""
+        folder = Path(begun)
         write_atomically(folder / "state.json", State(steps=steps, pass_at_1=pass_at_1).model_dump_json())
         sync_tree(folder)
         place = self._place / f"step-{steps:06d}"
@@ -97,7 +118,7 @@ class Checkpoints:
         keep = {k.path for k in [*found[-self._config.keep_last :], *best_first(found)[: self._config.keep_best]]}
         for kept in found:
             if kept.path not in keep:
-                self._remove(kept.path)
+                self._remove(Path(kept.path))
 
     def _remove(self, path: Path) -> None:
         """Rename first: a checkpoint that is half deleted must not look like one."""

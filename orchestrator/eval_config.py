@@ -29,7 +29,7 @@ KV_CACHE_GIB = (0.125, 4.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The command line of `sdpo eval`. None: as the run file says, or the default.
+    """The command line of `sdpo eval`. None: as the run file says, or the default. `model`: never a URI, but its copy.
 
     `settings`: values of config keys that have options of their own, by dotted key; `overrides` are applied last.
     """

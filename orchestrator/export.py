@@ -18,6 +18,7 @@ from orchestrator.model_card import CARD, Exported, hub_id, model_card
 from orchestrator.run_view import RunView
 from sdpo.config import LoraConfig
 from sdpo.errors import ConfigError, InfrastructureError
+from sdpo.storage_cache import borrowed, fetched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +48,21 @@ def export(view: RunView, request: ExportRequest) -> Kept:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"OUT={out}: exists and is not empty; allowed: a folder that does not exist, or an empty one")
     if request.adapter and lora is None:
-        raise ConfigError(f"--adapter: {view.path} trained all weights; allowed: runs with learner.lora")
+        raise ConfigError(f"--adapter: {view.place} trained all weights; allowed: runs with learner.lora")
     kept = choose(view, request)
     base = _base(view, request)
-    stored = open_stored(kept.path, "ema" if request.teacher else "masters")
     dtype = request.dtype or ("float32" if request.adapter else view.config.model.dtype)
     card = _card(view, request, kept.steps, base, dtype)
-    try:
-        if request.adapter and lora is not None:
-            _write_adapter(out, base, stored, lora, torch_dtype(dtype), card)
-        else:
-            tensors = whole_tensors(stored, base, lora, view.config.model.dtype, torch_dtype(dtype))
-            write_model(out, base.path, tensors, torch_dtype(dtype), {CARD: card})
-    except (OSError, SafetensorError) as error:
-        raise InfrastructureError(f"OUT={out}: cannot be written: {error}") from error
+    with borrowed(kept.path) as folder:
+        stored = open_stored(folder, "ema" if request.teacher else "masters")
+        try:
+            if request.adapter and lora is not None:
+                _write_adapter(out, base, stored, lora, torch_dtype(dtype), card)
+            else:
+                tensors = whole_tensors(stored, base, lora, view.config.model.dtype, torch_dtype(dtype))
+                write_model(out, base.path, tensors, torch_dtype(dtype), {CARD: card})
+        except (OSError, SafetensorError) as error:
+            raise InfrastructureError(f"OUT={out}: cannot be written: {error}") from error
     return kept
 
 
@@ -68,14 +70,13 @@ def choose(view: RunView, request: ExportRequest) -> Kept:
     """The checkpoint that is asked for. Raises `ConfigError` if there is none such."""
     kept = view.checkpoints
     if not kept:
-        model = view.path / "model"
-        hint = f"; the policy at its end is in {model}" if model.is_dir() else ""
-        raise ConfigError(f"{view.path}: holds no checkpoint{hint}")
+        hint = f"; the policy at its end is in {view.model_place}" if view.model_place else ""
+        raise ConfigError(f"{view.place}: holds no checkpoint{hint}")
     if request.best:
         measured = best_first(kept)
         if not measured:
             raise ConfigError(
-                f"--best: held-out pass@1 was measured at no checkpoint that {view.path} kept; allowed: "
+                f"--best: held-out pass@1 was measured at no checkpoint that {view.place} kept; allowed: "
                 f"{_steps(kept)} (checkpoint.keep_best=1 keeps the best one)"
             )
         return measured[0]
@@ -84,12 +85,12 @@ def choose(view: RunView, request: ExportRequest) -> Kept:
     for one in kept:
         if one.steps == request.step:
             return one
-    raise ConfigError(f"--step={request.step}: {view.path} keeps no such checkpoint; allowed: {_steps(kept)}")
+    raise ConfigError(f"--step={request.step}: {view.place} keeps no such checkpoint; allowed: {_steps(kept)}")
 
 
 def _base(view: RunView, request: ExportRequest) -> ModelFolder:
     """Its config and tokenizer are copied; with adapters its weights are read."""
-    path = request.base or Path(view.config.model.path)
+    path = request.base or fetched(view.config.model.path)
     if not (path / "config.json").is_file():
         key = "--base" if request.base else "model.path"
         raise ConfigError(f"{key}={path}: no model there; say with --base FOLDER where the run's model.path lies now")

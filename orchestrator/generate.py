@@ -19,6 +19,7 @@ from orchestrator.recording import record_rollouts
 from orchestrator.sources import AttemptSource, SampledAttempts
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, RunInterrupted
+from sdpo.storage_cache import fetched
 
 
 def generate(config: RunConfig, folder: Path) -> None:
@@ -31,7 +32,7 @@ def generate(config: RunConfig, folder: Path) -> None:
         raise ConfigError(f"rollout.recorded={config.rollout.recorded}: allowed with generate: none")
     alone = config.tasks.model_copy(update={"heldout": None})
     inputs = Inputs.load(config.model_copy(update={"tasks": alone}))
-    manifest = Manifest.of(config, fingerprint(Path(config.model.path), inputs.tokenizer), inputs.digests, "fixed")
+    manifest = Manifest.of(config, fingerprint(fetched(config.model.path), inputs.tokenizer), inputs.digests, "fixed")
     with _reserved(folder):
         before = Manifest.read(folder)
         if before is not None:

@@ -23,6 +23,8 @@ from sdpo.config import RunConfig, SdpoObjective
 from sdpo.errors import ConfigError, ModelError, PromptTooLong
 from sdpo.reprompt import frame_length
 from sdpo.show import show
+from sdpo.storage import is_uri
+from sdpo.storage_cache import fetched, with_local_model
 from sdpo.taskfile import digest, load_tasks
 from sdpo.types import Int32, Task
 
@@ -82,8 +84,9 @@ class Inputs:
     def load(cls, config: RunConfig) -> "Inputs":
         """Raises `ConfigError`, `ModelError`, `TaskFileError`, `RecordingError` or `PromptTooLong`, each naming what
         is wrong."""
+        config = with_local_model(config)
         if config.rollout.recorded is not None:
-            return cls._recorded(config, Recording(Path(config.rollout.recorded)))
+            return cls._recorded(config, Recording(fetched(config.rollout.recorded)))
         sets = TaskSets.load(config)
         train, heldout = sets.train, sets.heldout
         warn_of_overlap(find_overlap(train, heldout))
@@ -121,8 +124,11 @@ def _probe(config: RunConfig, tokenizer: Any, task: Task) -> Int32:
 
 
 def read_tasks(config: RunConfig, purpose: Purpose, path: str) -> list[Task]:
-    """The tasks at `path`, by the run's adapter if it has one. Raises `ConfigError` or `TaskFileError`."""
-    tasks = config.tasks
+    """The tasks at `path`, which may be a URI, by the run's adapter if it has one.
+
+    Raises `ConfigError`, `TaskFileError`, `StorageError` or `TransferError`.
+    """
+    tasks, path = config.tasks, str(fetched(path)) if is_uri(path) else path
     if tasks.adapter is not None:
         return load_tasks_with(tasks.adapter, path, purpose, tasks.options)
     if tasks.options:

@@ -64,7 +64,7 @@ def choose(view: RunView, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
 def _steps(view: RunView, wanted: Wanted) -> Iterator[int]:
     steps = view.sampled_steps
     if not steps:
-        raise ConfigError(f"{view.path}: holds no recorded attempts; record.samples_per_step says how many are kept")
+        raise ConfigError(f"{view.place}: holds no recorded attempts; record.samples_per_step says how many are kept")
     if wanted.step is None:
         yield from reversed(steps)
     elif isinstance(wanted.step, str):
@@ -84,11 +84,11 @@ def _nothing_fits(view: RunView, wanted: Wanted, seen: _Seen) -> str:
     )
     for flag, value, known in occurring:
         if value is not None and value not in known:
-            return f"{flag} {show(str(value))}: no attempt of {where} in {view.path} has it; allowed: {_named(known)}"
+            return f"{flag} {show(str(value))}: no attempt of {where} in {view.place} has it; allowed: {_named(known)}"
     if wanted.success is not None:
         outcome = "success" if wanted.success else "failure"
-        return f"--{outcome}: no attempt of {where} in {view.path} fits it together with the other filters"
-    return f"{view.path}: no attempt of {where} fits all filters together; allowed: fewer filters"
+        return f"--{outcome}: no attempt of {where} in {view.place} fits it together with the other filters"
+    return f"{view.place}: no attempt of {where} fits all filters together; allowed: fewer filters"
 
 
 def _named(values: list[Any]) -> str:

@@ -20,6 +20,7 @@ from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, ModelError, PromptTooLong
 from sdpo.reprompt import Attempt, build_hindsight, route_group
 from sdpo.show import show
+from sdpo.storage_cache import fetched
 from sdpo.types import HindsightPrompt, Message, Task, Verdict
 
 UNBOUNDED = 2**31 - 1
@@ -139,7 +140,7 @@ def _check_turns(config: RunConfig, answers: Sequence[str], demo: Sequence[str])
 
 def _tokenizer(config: RunConfig) -> Any:
     try:
-        return load_tokenizer(config.model.path)
+        return load_tokenizer(str(fetched(config.model.path)))
     except ModelError as error:
         raise ModelError(f"{error}; --plain previews without a tokenizer") from None
 

@@ -1,6 +1,7 @@
 """What a run writes down while it goes: metrics, samples, checkpoints, held-out results; progress is told of them."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from orchestrator.spans import about, during
 from orchestrator.telemetry import current
 from orchestrator.waits import within
 from sdpo.config import RunConfig
+from sdpo.errors import LeaseLost, StorageError, TransferError
+from sdpo.storage_cache import with_local_model
 from sdpo.types import Task
 
 
@@ -66,6 +69,7 @@ class RunBooks:
         self._log.write(0, metrics)
         await self._write_trace(0)
         self.progress.step_done(0, metrics)
+        await self._push()
 
     async def evaluate_if_due(self, steps: int) -> dict[str, float]:
         """Held-out metrics after every `evaluation.every_steps` steps and after the last one."""
@@ -105,6 +109,7 @@ class RunBooks:
         self._watch.write(begun)
         for alarm in begun:
             self.progress.say(f"ALARM {alarm.name} at step {alarm.step}: {alarm.message}")
+        await self._push()
         if begun or self._is_due(steps):
             await self.checkpoint(steps)
         self._watch.stop_if_asked(begun)
@@ -115,22 +120,27 @@ class RunBooks:
             return
         checkpoints, started = self._run_dir.checkpoints, time.monotonic()
         try:
-            folder = checkpoints.begin()
+            await asyncio.to_thread(self._run_dir.push)
+            folder = await asyncio.to_thread(checkpoints.begin, steps)
             await self._house.gang.save(folder)
+            self._run_dir.require_held()
             await asyncio.to_thread(checkpoints.commit, folder, steps, self._pass_at_1(steps))
+        except LeaseLost:
+            raise
         except Exception:
-            checkpoints.clear()  # it may hold the room that the disk lacks
+            await asyncio.to_thread(self._clear)
             raise
         self._checkpointed_steps = steps
         current().checkpointed(steps, time.monotonic() - started)
 
-    async def export(self) -> Path:
+    async def export(self) -> str:
         """The policy in Hugging Face format and its card, in `model/`; a checkpoint of these steps was made before."""
-        path, model = self._run_dir.path, self._config.model
+        model = with_local_model(self._config).model
         exported = Exported(steps=self._checkpointed_steps or 0, base=Path(model.path), dtype=model.dtype)
-        card = model_card(RunView(path), exported)
-        await self._house.gang.export(path / "model", {CARD: card})
-        return path / "model"
+        card = model_card(RunView(self._run_dir.path), exported)
+        self._run_dir.require_held()
+        await self._house.gang.export(self._run_dir.model, {CARD: card})
+        return self._run_dir.model
 
     def _tell_telemetry(self, steps: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
         attempts = [a for group in groups for a in group.attempts]
@@ -146,6 +156,17 @@ class RunBooks:
     async def _write_trace(self, steps: int) -> None:
         if self._config.record.trace:
             await asyncio.to_thread(current().write_trace, steps)
+
+    async def _push(self) -> None:
+        """What the store does not take now goes with the next step, at the latest with the next checkpoint."""
+        failure = await asyncio.to_thread(self._run_dir.push_if_possible)
+        if failure:
+            self.progress.say(f"{failure}; tried again with the next step")
+
+    def _clear(self) -> None:
+        """What is half written may hold the room that the disk lacks; a store that is away cannot be asked."""
+        with contextlib.suppress(TransferError, StorageError):
+            self._run_dir.checkpoints.clear()
 
     def _is_due(self, steps: int) -> bool:
         """Whether the config wants a checkpoint; one that is measured may be the best so far."""

@@ -8,21 +8,34 @@ from typing import Any
 
 from orchestrator.checkpoints import Kept, kept_checkpoints
 from orchestrator.metrics_log import read_metrics
+from orchestrator.remote_dir import origin_of, reading_copy
 from orchestrator.sample_form import FORM
+from orchestrator.stored_checkpoints import stored_checkpoints
 from sdpo.config import RunConfig
 from sdpo.config.load import load_run_config
 from sdpo.errors import ConfigError
 from sdpo.show import show
+from sdpo.storage import Store, joined
+
+MODEL_MARK = "config.json"
+"""Comes last into a model folder."""
 
 
 class RunView:
-    """Reads; never writes or locks. What is being written meanwhile appears in a new view."""
+    """Reads; never writes or locks. What is being written meanwhile appears in a new view.
+
+    `place` is where the directory lies, a path or a URI; `path` is where it can be read, a local copy of a URI.
+    """
 
     def __init__(self, path: Path | str) -> None:
-        """Raises `ConfigError` if there is no run directory at `path`."""
-        self.path = Path(path)
+        """`path`: a path or a URI. Raises `ConfigError` if there is no run directory, `StorageError` or `TransferError`
+        of a store.
+        """
+        self.path = reading_copy(path)
+        self._origin = origin_of(self.path)
+        self.place = self._origin or str(self.path)
         if not (self.path / "config.yaml").is_file():
-            raise ConfigError(f"{self.path}: allowed: a run directory, which holds config.yaml (runs/NAME)")
+            raise ConfigError(f"{self.place}: allowed: a run directory, which holds config.yaml (runs/NAME)")
 
     @property
     def name(self) -> str:
@@ -56,7 +69,16 @@ class RunView:
     @property
     def checkpoints(self) -> list[Kept]:
         """The complete checkpoints that lie there now, the oldest first."""
+        if self._origin is not None:
+            return stored_checkpoints(Store(self._origin))
         return kept_checkpoints(self.path / "checkpoints")
+
+    @property
+    def model_place(self) -> str | None:
+        """Where the policy at the end lies, a path or a URI; None while the run is not complete."""
+        model = joined(self.place, "model")
+        is_there = (Path(model) / MODEL_MARK).is_file() if self._origin is None else Store(model).exists(MODEL_MARK)
+        return model if is_there else None
 
     def _json(self, name: str) -> dict[str, Any]:
         file = self.path / name

@@ -38,9 +38,10 @@ def summary_lines(run_dir: Path) -> list[str]:
         share = _form(records[0], "repair/pass@1", ".3f")
         lines.append(f"failures that the base model repaired when shown their feedback: {share}")
     lines += _best(run_dir)
-    if (run_dir / "model").is_dir():
-        lines.append(f"model: {run_dir / 'model'}")
-    return [*lines, f"run directory: {run_dir}"]
+    view = RunView(run_dir)
+    if view.model_place is not None:
+        lines.append(f"model: {view.model_place}")
+    return [*lines, f"run directory: {view.place}"]
 
 
 def _best(run_dir: Path) -> list[str]:
@@ -50,7 +51,7 @@ def _best(run_dir: Path) -> list[str]:
     if not best:
         return []
     where = f"best held-out pass@1 of a checkpoint: {best[0].pass_at_1:.3f}, after step {best[0].steps}"
-    return [f"{where}: sdpo export {run_dir} OUT --best"]
+    return [f"{where}: sdpo export {view.place} OUT --best"]
 
 
 def _form(record: dict[str, Any], key: str, form: str) -> str:

@@ -13,11 +13,12 @@ from orchestrator.fingerprint import fingerprint
 from orchestrator.front_desk import Told, front_desk
 from orchestrator.house import House
 from orchestrator.inputs import Inputs
-from orchestrator.job import refuse_a_temporary_dir
+from orchestrator.job import check_job
 from orchestrator.loop import train
 from orchestrator.metrics_log import MetricsLog, read_metrics
 from orchestrator.pipeline import GroupPipeline
 from orchestrator.progress import open_progress
+from orchestrator.ray_address import written_address
 from orchestrator.ray_session import ray_session
 from orchestrator.recorded_manifest import Manifest
 from orchestrator.run_books import RunBooks
@@ -31,6 +32,8 @@ from orchestrator.trackers.all import Trackers, open_trackers, tracker_settings
 from sdpo.config import RunConfig
 from sdpo.errors import DiskFull, LearnerDied, RunInterrupted, StageTimeout
 from sdpo.files import is_full
+from sdpo.logs import driver_logging
+from sdpo.storage_cache import base_name, fetched
 
 
 def run(config: RunConfig, switch: Switch | None = None) -> Path:
@@ -39,7 +42,7 @@ def run(config: RunConfig, switch: Switch | None = None) -> Path:
     Raises `RunInterrupted` after SIGINT or SIGTERM (on the main thread), after `switch` was asked or after `sdpo stop`,
     with a checkpoint written, and `DiskFull` when the run directory can take no more.
     """
-    refuse_a_temporary_dir(config)
+    check_job(config)
     trackers_wanted = tracker_settings(config)
     run_dir = RunDir(config)
     run_dir.check()
@@ -49,12 +52,14 @@ def run(config: RunConfig, switch: Switch | None = None) -> Path:
         run_dir.open(inputs.digests, start_facts(inputs.facts))
         StopFile(run_dir.path).take()  # asked of a run that is gone
         if config.record.rollouts:
-            model = fingerprint(Path(config.model.path), inputs.tokenizer)
+            model = fingerprint(fetched(config.model.path), inputs.tokenizer)
             Manifest.of(config, model, inputs.digests, "trained").write(run_dir.rollouts)
         with (
+            driver_logging(run_dir.path / "logs"),
             open_progress(config) as progress,
             open_trackers(config, trackers_wanted, run_dir.path, progress.say) as trackers,
             ray_session(config),
+            written_address(run_dir.path),
         ):
             told = Told(config, run_dir.path, progress)
             asyncio.run(_supervise(config, inputs, run_dir, told, trackers, switch))
@@ -71,7 +76,9 @@ def run(config: RunConfig, switch: Switch | None = None) -> Path:
 
 def _disk_full(run_dir: RunDir) -> DiskFull:
     newest = run_dir.checkpoints.newest()
-    kept = f"the newest checkpoint, {newest[0].name}, is whole" if newest is not None else "there is no checkpoint yet"
+    kept = (
+        "there is no checkpoint yet" if newest is None else f"the newest checkpoint, {base_name(newest[0])}, is whole"
+    )
     return DiskFull(f"{run_dir.path}: no space left on the disk; {kept}; make room and run it again to go on")
 
 
@@ -121,6 +128,7 @@ async def _run_incarnation(
         house = House(
             config, incarnation, inputs.probe_ids, inputs.luggage, stacks=run_dir.path / "stacks", background=background
         )
+        lock = background.create_task(run_dir.watch_lock())
         telemetry = open_telemetry(house, f"{config.name}-{incarnation}", run_dir.path, steps_done)
         try:
             info = await house.start(checkpoint, steps_done)
@@ -148,6 +156,7 @@ async def _run_incarnation(
                 dump_stacks(run_dir.path / "stacks" / f"incarnation-{incarnation}")
             raise
         finally:
+            lock.cancel()
             telemetry.close()
             house.close()
             metrics_log.close()

@@ -29,6 +29,7 @@ from sdpo.errors import ConfigError, InfrastructureError, PromptTooLong, StageTi
 from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
 from sdpo.stacks import answer_stack_requests
+from sdpo.storage_cache import with_local_model
 from sdpo.types import GenerationRequest, Rollout, RolloutHeader, SamplingParams, TurnRequest, Version
 from sdpo.weights import WeightAudit, WeightBucket, WeightManifest
 
@@ -110,8 +111,9 @@ class RolloutWorker:
         """
         if self._state is not State.NEW:
             raise InfrastructureError(f"{self.name} was started before; it is {self._state}")
-        check_limits(self._config, check_model_folder(Path(self._config.model.path)))
         started_s = time.monotonic()
+        self._config = await asyncio.to_thread(with_local_model, self._config)
+        check_limits(self._config, check_model_folder(Path(self._config.model.path)))
         await self._deadline("start", self._config.deadlines.start_s, self._start_engine(version))
         self._state = State.SERVING
         assert self._guardian is not None

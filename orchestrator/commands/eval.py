@@ -21,7 +21,7 @@ SETTINGS = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """MODEL and TASKS, options, overrides."""
-    parser.add_argument("model", metavar="MODEL", type=Path, help="Hugging Face causal LM folder, or a run directory")
+    parser.add_argument("model", metavar="MODEL", help="Hugging Face causal LM folder, or a run directory")
     parser.add_argument("tasks", metavar="TASKS", help="task file, or what --adapter reads")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--step", type=int, metavar="N", help="of a run directory: its checkpoint after N steps")
@@ -45,13 +45,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Evaluate and print the table."""
     from orchestrator.eval_config import Request
+    from orchestrator.eval_model import local_model
     from orchestrator.eval_run import evaluate
     from orchestrator.eval_table import table
 
     given = vars(arguments)
-    same = ("model", "tasks", "step", "best", "run_file", "train_tasks", "adapter", "out", "save_samples")
+    same = ("tasks", "step", "best", "run_file", "train_tasks", "adapter", "out", "save_samples")
     request = Request(
         **{name: given[name] for name in same},
+        model=local_model(arguments.model),
         ks=arguments.k,
         options=tuple(arguments.option),
         settings={key: given[name] for name, key in SETTINGS.items() if given[name] is not None},

@@ -9,8 +9,8 @@ HELP = "write one page, without network, that shows what happened in a run or co
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Run directories and where to write."""
-    parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR")
-    default = "default: RUN_DIR/report.html; of several runs report-compare.html beside the first"
+    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", help="a path or a URI")
+    default = "default: RUN_DIR/report.html; of several runs report-compare.html beside the first; of a URI here"
     parser.add_argument("--out", type=Path, metavar="FILE.html", help=f"the page; {default}")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write every chart there as PNG and SVG, too")
 

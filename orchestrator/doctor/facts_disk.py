@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdpo.config import RunConfig
+from sdpo.storage import is_uri
+from sdpo.storage_cache import cache_folder
 
 SHM = "/dev/shm"
 
@@ -26,10 +28,11 @@ class PlaceFacts:
 
 def gather_places(config: RunConfig | None, environ: Mapping[str, str]) -> list[PlaceFacts]:
     """Run directories, Ray's session folder, the folder for temporary files, the model hub's cache, shared memory."""
+    place = config.dir if config is not None else RunConfig().dir
     home = Path(environ.get("HOME", "/"))
     hub = environ.get("HF_HOME") or str(home / ".cache/huggingface")
     places = {
-        "run directories": str(Path(config.dir if config is not None else RunConfig().dir).absolute()),
+        "run directories": str(cache_folder() if is_uri(place) else Path(place).absolute()),
         "Ray's sessions": str(Path(environ.get("RAY_TMPDIR") or "/tmp", "ray")),
         "temporary files": tempfile.gettempdir(),
         "Hugging Face's cache": hub,

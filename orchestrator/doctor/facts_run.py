@@ -18,6 +18,8 @@ from orchestrator.run_dir import RunDir
 from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import UserError
+from sdpo.storage import is_uri
+from sdpo.storage_cache import cache_folder, fetched
 from sdpo.types import Task
 
 
@@ -51,7 +53,7 @@ def gather_run(config: RunConfig) -> RunFacts:
     except UserError as error:
         refused = str(error)
     try:
-        model = read_model_shape(config.model.path)
+        model = read_model_shape(str(fetched(config.model.path)))
     except UserError as error:
         model, refused = None, refused or str(error)
     return RunFacts(
@@ -63,7 +65,7 @@ def gather_run(config: RunConfig) -> RunFacts:
         lengths=lengths,
         measured=inputs is not None and bool(inputs.train),
         free_memory=gather_memory().usable,
-        free_disk=_free(Path(config.dir).absolute()),
+        free_disk=_free(cache_folder() if is_uri(config.dir) else Path(config.dir).absolute()),
         free_shm=_free(Path("/dev/shm")),
         gpus=gather_gpus(),
         on_cluster=bool(os.environ.get("RAY_ADDRESS")),

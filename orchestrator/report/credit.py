@@ -51,7 +51,7 @@ def _run(name: str, view: RunView, room: int) -> dict[str, Any]:
 def _note(view: RunView, steps: Sequence[dict[str, Any]]) -> str:
     """Which of the recorded attempts are on the page."""
     if not steps:
-        return f"{view.path} holds no recorded attempts (record.samples_per_step=0)."
+        return f"{view.place} holds no recorded attempts (record.samples_per_step=0)."
     num_shown = sum(len(step["attempts"]) for step in steps)
     num_recorded = sum(step["recorded"] for step in steps)
     shown = [step["step"] for step in steps]
@@ -60,7 +60,7 @@ def _note(view: RunView, steps: Sequence[dict[str, Any]]) -> str:
     return (
         f"{num_shown} of the {num_recorded} attempts recorded at {_ranges(shown, view.sampled_steps)} are on this page "
         f"({len(shown)} of {len(view.sampled_steps)} recorded steps, spread over the run). "
-        f"sdpo inspect {view.path} shows all."
+        f"sdpo inspect {view.place} shows all."
     )
 
 
@@ -77,4 +77,4 @@ def _ranges(shown: Sequence[int], recorded: Sequence[int]) -> str:
 def _names(views: Sequence[RunView]) -> list[str]:
     """The runs' names; their directories where names are not unique."""
     count = Counter(view.name for view in views)
-    return [view.name if count[view.name] == 1 else str(view.path) for view in views]
+    return [view.name if count[view.name] == 1 else view.place for view in views]

@@ -79,7 +79,7 @@ def make_report(views: Sequence[RunView]) -> Report:
     members: dict[str, list[RunView]] = {}
     for view in views:
         members.setdefault(_kind_of_run(view), []).append(view)
-    run_labels = iter(_unique([(view.name, str(view.path)) for grouped in members.values() for view in grouped]))
+    run_labels = iter(_unique([(view.name, view.place) for grouped in members.values() for view in grouped]))
     runs = [[Run(view, next(run_labels)) for view in grouped] for grouped in members.values()]
     group_labels = _unique([(_common_name([run.label for run in grouped]), "") for grouped in runs])
     groups = tuple(

@@ -87,7 +87,7 @@ def _facts_of(run: Run) -> dict[str, str]:
         "time in steps": _duration(sum(seconds)) if seconds else UNKNOWN,
         "started": str(run.view.facts.get("started", UNKNOWN)),
         "versions": _versions(run),
-        "directory": str(run.view.path),
+        "directory": run.view.place,
     }
 
 

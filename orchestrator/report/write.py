@@ -17,6 +17,7 @@ from orchestrator.report.section import Section
 from orchestrator.run_view import RunView
 from sdpo.errors import ConfigError
 from sdpo.files import write_atomically
+from sdpo.storage import is_uri
 
 PAGE_BYTES = 4_000_000
 """Size of a page that is full: recorded attempts take what charts and library leave."""
@@ -24,13 +25,14 @@ LEAST_CREDIT_BYTES = 500_000
 """Room that recorded attempts have in any case."""
 
 
-def write_report(paths: Sequence[Path], out: Path | None = None, plots: Path | None = None) -> tuple[Path, int]:
+def write_report(places: Sequence[Path | str], out: Path | None = None, plots: Path | None = None) -> tuple[Path, int]:
     """Write the page, and the charts as files if `plots` is given; returns the page's path and the number of charts.
 
-    Without `out`: report.html in the run directory or, of several, report-compare.html beside the first. Raises
-    `ConfigError` for a path that is no run directory and for one that cannot be written to.
+    `places`: run directories, paths or URIs. Without `out`: report.html in the run directory or, of several,
+    report-compare.html beside the first; beside means in the current folder where the first is a URI. Raises
+    `ConfigError` for a place that is no run directory and for a path that cannot be written to.
     """
-    views = [RunView(path) for path in {path.resolve(): path for path in paths}.values()]
+    views = [RunView(place) for place in {_key(place): place for place in places}.values()]
     report = make_report(views)
     of_health, others = health_figures(report), chapters(report)
     figures = [figure for chapter in others for figure in chapter.figures] + of_health
@@ -52,7 +54,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None, plots: Path | N
 
 def _page(report: Report, sections: Sequence[Section], figures: Sequence[Figure]) -> str:
     names = ", ".join(group.title for group in report.groups)
-    source = ", ".join(str(run.view.path) for run in report.runs)
+    source = ", ".join(run.view.place for run in report.runs)
     specs = {figure.name: figure.spec for figure in figures if figure.spec is not None}
     return page_html(f"Report: {names}", run_key(report), source, sections, specs)
 
@@ -62,6 +64,13 @@ def _section(chapter: Chapter) -> Section:
     return Section(anchor=chapter.anchor, title=chapter.title, html=Markup(words + figures_html(chapter.figures)))
 
 
+def _key(place: Path | str) -> str:
+    """Equal for two names of one directory."""
+    return str(place) if is_uri(place) else str(Path(place).resolve())
+
+
 def _default_file(views: Sequence[RunView]) -> Path:
-    first = views[0].path
-    return first / "report.html" if len(views) == 1 else first.resolve().parent / "report-compare.html"
+    first = views[0]
+    if is_uri(first.place):
+        return Path(f"report-{first.name}.html" if len(views) == 1 else "report-compare.html")
+    return first.path / "report.html" if len(views) == 1 else first.path.resolve().parent / "report-compare.html"

@@ -50,7 +50,7 @@ def make_run(folder: Path, base: Path, rates: dict[int, float | None], **section
         for steps, rate in rates.items():
             learner.train(*train_calls(random_experiences(4, seed=steps))[0])
             learner.update_teacher()
-            unfinished = run_dir.checkpoints.begin()
+            unfinished = run_dir.checkpoints.begin(steps)
             learner.save(str(unfinished))
             run_dir.checkpoints.commit(unfinished, steps, rate)
             records.append(measured(steps, rate))
@@ -203,7 +203,7 @@ def test_a_run_without_an_average_has_no_teacher_to_export(tmp_path: Path, capfd
     run_dir = RunDir(config)
     run_dir.open({})
     with one_rank(config) as learner:
-        unfinished = run_dir.checkpoints.begin()
+        unfinished = run_dir.checkpoints.begin(1)
         learner.save(str(unfinished))
         run_dir.checkpoints.commit(unfinished, 1, None)
     run_dir.close()
@@ -234,8 +234,9 @@ async def test_the_model_at_the_end_of_a_run_is_what_its_last_checkpoint_exports
         books._config, books._run_dir, books._checkpointed_steps, books._measured = config, run_dir, None, None
         books._house = SimpleNamespace(gang=Gang())  # type: ignore[assignment]
         await books.checkpoint(3)
-        model = await books.export()
+        assert await books.export() == run_dir.model
     run_dir.close()
+    model = run_dir.path / "model"
     assert main(["export", str(run_dir.path), str(tmp_path / "out")]) == 0
     names = sorted(path.name for path in model.iterdir())
     assert names == sorted(path.name for path in (tmp_path / "out").iterdir())

@@ -34,9 +34,9 @@ def opened(folder: Path, **changes: Any) -> RunDir:
 
 
 def save(run_dir: RunDir, steps: int, pass_at_1: float | None = None) -> Path:
-    folder = run_dir.checkpoints.begin()
+    folder = Path(run_dir.checkpoints.begin(steps))
     (folder / "shard").write_text(f"weights after {steps}")
-    return run_dir.checkpoints.commit(folder, steps, pass_at_1)
+    return Path(run_dir.checkpoints.commit(folder, steps, pass_at_1))
 
 
 def kept(run_dir: RunDir) -> list[int]:
@@ -97,14 +97,14 @@ def test_without_keep_best_only_age_counts_also_past_a_million_steps(tmp_path: P
 
 def test_what_was_not_finished_is_never_taken_and_removed_at_the_next_start(tmp_path: Path) -> None:
     run_dir = opened(tmp_path)
-    half = run_dir.checkpoints.begin()
+    half = Path(run_dir.checkpoints.begin(7))
     (half / "state.json").write_text('{"steps": 7}')
     assert run_dir.checkpoints.newest() is None
     run_dir.close()
     again = opened(tmp_path)
     assert list((again.path / "checkpoints").iterdir()) == []
     save(again, 5)
-    (again.checkpoints.begin() / "shard").write_text("half")
+    (Path(again.checkpoints.begin(6)) / "shard").write_text("half")
     assert again.checkpoints.newest() == (again.path / "checkpoints/step-000005", 5)
 
 
@@ -143,7 +143,7 @@ def test_a_crash_while_committing_leaves_a_checkpoint_to_go_on_from(
     newest = opened(tmp_path).checkpoints.newest()
     assert newest is not None
     assert newest[1] == (1 if to_place else 2)
-    assert (newest[0] / "shard").read_text() == f"weights after {newest[1]}"
+    assert (Path(newest[0]) / "shard").read_text() == f"weights after {newest[1]}"
 
 
 def test_incarnations_are_counted_and_a_live_run_locks_its_directory(tmp_path: Path) -> None:
