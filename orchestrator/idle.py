@@ -44,6 +44,9 @@ class Accounts:
         """Roles by actor."""
         return {actor: account.role for actor, account in self._accounts.items()}
 
+    def __contains__(self, actor: str) -> bool:
+        return actor in self._accounts
+
     def hire(self, actor: str, role: str, now_s: float) -> None:
         """An actor is there from now on; calls of one that is not are booked for nobody."""
         self._advance(now_s)

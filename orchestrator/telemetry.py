@@ -149,6 +149,8 @@ class Telemetry(Silent):
 
     def begin(self, actor: str, call: str, stage: str, matter: Matter) -> object:
         now_s = self._clock()
+        if actor not in self._accounts:
+            self._count_actors(now_s)
         self._accounts.begin(actor, stage, now_s)
         return actor, call, stage, matter, now_s
 
