@@ -14,8 +14,10 @@ from orchestrator.commands import (
     export,
     generate,
     inspect,
+    logs,
     preview,
     report,
+    status,
     stop,
     tasks,
     timeline,
@@ -35,6 +37,8 @@ COMMANDS: tuple[Command, ...] = (
     timeline,
     inspect,
     doctor,
+    status,
+    logs,
     stop,
 )
 

@@ -25,6 +25,13 @@ MAX_FILE_BYTES = 8 * 2**20
 """Of an actor's file; there is at most one older file of this size beside it, `<actor>.log.1`."""
 HARMLESS = {
     "Triton is installed, but doesn't include CPU backend": "vLLM's CPU engine needs no Triton",
+    "Triton is not installed. triton-cpu is expected": "as above",
+    "Model Runner V2 requires Triton": "as above; the other one does all that is asked of it",
+    "The global random seed is set to": "every request brings its own seed",
+    "does not officially support disabling chunked prefill": "prompts are not split on purpose: see engine_args",
+    "Enforce eager set": "rollout.enforce_eager says so",
+    "Inductor compilation was disabled by user settings": "as above",
+    "Passing raw prompts to InputProcessor is deprecated": "the version of vLLM is pinned",
     "`torch.distributed.reduce_op` is deprecated": "vLLM looks at every attribute of torch when it is imported",
 }
 """Parts of lines that are not logged, and why they may be left out."""

@@ -1,0 +1,70 @@
+"""`sdpo status [RUN] [--address ADDRESS]`."""
+
+import json
+import os
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.status_watch import Watcher
+
+NAME = "status"
+HELP = "show what a live run does now: actors, queues, stages, reward, failures"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The run, where it is, and how to show it."""
+    parser.add_argument(
+        "target", nargs="?", metavar="RUN", help="a run directory, or a run's name; without one, all runs there"
+    )
+    parser.add_argument(
+        "--address", help="host:port of Ray, auto for the one on this node, or http://… of the dashboard [RAY_ADDRESS]"
+    )
+    parser.add_argument("--once", action="store_true", help="one look; always so where the output is no terminal")
+    parser.add_argument("--json", action="store_true", help="one look, as JSON: a list of runs")
+    parser.add_argument("--every-s", type=float, default=2.0, help="between looks (default: 2)")
+
+
+def run(arguments: Namespace) -> int:
+    """Look once, or until the run is over or Ctrl-C."""
+    from orchestrator.status_watch import Watcher
+
+    # a run directory knows its own address; RAY_ADDRESS is for names
+    is_folder = arguments.target is not None and os.path.isdir(arguments.target)
+    address = arguments.address or (None if is_folder else os.environ.get("RAY_ADDRESS"))
+    watcher = Watcher(arguments.target, address)
+    if arguments.json:
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(status) for status in watcher.look()], indent=2))
+    elif arguments.once or not sys.stdout.isatty():
+        from rich.console import Console
+
+        from orchestrator.status_show import picture
+
+        Console(highlight=False).print(picture(watcher.look()))
+    else:
+        _watch(watcher, arguments.every_s)
+    return 0
+
+
+def _watch(watcher: "Watcher", every_s: float) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    from orchestrator.status_show import picture
+    from sdpo.errors import InfrastructureError
+
+    with Live(picture(watcher.look()), auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(every_s)
+                try:
+                    live.update(picture(watcher.look()), refresh=True)
+                except InfrastructureError as error:  # the run is over, or does not answer any more
+                    live.console.print(Text(f"{error}"))
+                    return
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,113 @@
+"""Reading the logs of a run: all actors' lines as one story, by time; filtered, followed, shown."""
+
+import heapq
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.text import Text
+
+from sdpo.log_line import Event, parse
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
+ACTOR_STYLES = {"rollout": "cyan", "env": "green", "teacher": "magenta", "learner": "blue", "orchestrator": "bold"}
+TAIL_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which events; None and the lowest level let everything through. `actor` also stands for its replacements."""
+
+    actor: str | None = None
+    level: str = "DEBUG"
+    step: int | None = None
+    task: str | None = None
+
+    def fits(self, event: Event) -> bool:
+        """Whether it is to be shown."""
+        number = LEVELS.index(event.level) if event.level in LEVELS else len(LEVELS)
+        return (
+            (self.actor is None or event.actor == self.actor or event.actor.startswith(f"{self.actor}-"))
+            and number >= LEVELS.index(self.level)
+            and self.step in (None, event.step)
+            and self.task in (None, event.task)
+        )
+
+
+def events_of(lines: Iterable[str]) -> Iterator[Event]:
+    """The events of one file. Lines of another form (a library's, a broken end) belong to the event before them."""
+    held: Event | None = None
+    for line in lines:
+        event = parse(line)
+        if event is not None:
+            if held is not None:
+                yield held
+            held = event
+        elif held is not None and line.strip():
+            held = replace(held, message=f"{held.message}\n{line.rstrip()}")
+    if held is not None:
+        yield held
+
+
+def merged(sources: Sequence[Iterable[Event]]) -> Iterator[Event]:
+    """Events of several sources, each in its own order, as one story by time."""
+    return heapq.merge(*sources, key=lambda event: event.time)
+
+
+def actors_of(folder: Path) -> set[str]:
+    """Names of the actors that have a file in RUN_DIR/logs."""
+    return {file.name.partition(".log")[0] for file in folder.glob("*.log*")}
+
+
+class Follower:
+    """The events of a folder: all that there are, then what came since the last look, also after a file was rotated."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read = dict[int, int]()
+        """Bytes of whole lines that were read, by the file's inode: a rotated file keeps it."""
+
+    def look(self) -> Iterator[Event]:
+        """What came since, by time; taken from it to the end."""
+        files = sorted(self._folder.glob("*.log*"))
+        inodes = {file.stat().st_ino for file in files}
+        self._read = {inode: offset for inode, offset in self._read.items() if inode in inodes}
+        return merged([events_of(self._new(file)) for file in files])
+
+    def _new(self, file: Path) -> Iterator[str]:
+        with file.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            offset = stream.seek(self._read.get(inode, 0))
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                offset += len(line)
+                self._read[inode] = offset
+                yield line.decode("utf-8", errors="replace")
+
+
+def last_error(folder: Path) -> str | None:
+    """The newest warning or error of any actor, if it is among the last lines of its file."""
+    newest: Event | None = None
+    for file in folder.glob("*.log"):
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - TAIL_BYTES))
+            lines = stream.read().decode("utf-8", errors="replace").splitlines()
+        for event in filter(Wanted(level="WARNING").fits, events_of(lines)):
+            newest = event if newest is None or event.time > newest.time else newest
+    return None if newest is None else f"{newest.time[:19]}Z {newest.actor}: {newest.message.splitlines()[0]}"
+
+
+def shown(event: Event) -> Text:
+    """One event for a terminal: the time of the day, level, actor, what it is about, the message."""
+    role = event.actor.partition("-")[0]
+    about = [] if event.step is None else [f"step {event.step}"]
+    about += [] if event.task is None else [event.task]
+    text = Text(f"{event.time[11:23]} ", style="dim")
+    text.append(f"{event.level:<7} ", style=STYLES.get(event.level, ""))
+    text.append(f"{event.actor:<14} ", style=ACTOR_STYLES.get(role, ""))
+    text.append(f"[{', '.join(about)}] " if about else "", style="dim")
+    text.append(event.message, style=STYLES.get(event.level, ""))
+    return text

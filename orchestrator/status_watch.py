@@ -1,0 +1,69 @@
+"""One look after the other at the runs of a cluster, from outside."""
+
+import time
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.log_fetch import belongs
+from orchestrator.log_view import last_error
+from orchestrator.ray_address import read_address
+from orchestrator.ray_nodes import metrics_targets
+from orchestrator.status_data import RunStatus, read_status, runs_of
+from orchestrator.status_scrape import Sample, scrape
+from sdpo.errors import ConfigError, InfrastructureError
+
+RATES_OVER_S = 30.0
+"""Rates are of about so much time: Ray's nodes report every few seconds."""
+
+
+class Watcher:
+    """Of the run in a directory, of a run by name, or of all runs in a cluster."""
+
+    def __init__(self, target: str | None, address: str | None) -> None:
+        """`address`: see `orchestrator.ray_nodes`. Raises `ConfigError` where it is not said what to look at."""
+        folder = Path(target) if target is not None and (Path(target) / "config.yaml").is_file() else None
+        if folder is None and address is None:
+            what = "no RUN" if target is None else f"{target}: not a run directory"
+            raise ConfigError(f"{what}, and no address; allowed: a run directory, or --address or RAY_ADDRESS")
+        self._folder, self._address = folder, address
+        self._run = folder.resolve().name if folder is not None else target
+        self._looks = deque[tuple[float, list[Sample]]]()
+
+    def look(self) -> list[RunStatus]:
+        """The runs now, live ones first. Raises `InfrastructureError` where no Ray answers or none of them is there."""
+        address = self._where()
+        targets = metrics_targets(address)
+        samples, silent = scrape(targets)
+        if len(silent) == len(targets):
+            raise InfrastructureError(f"Ray at {address}: none of its {len(targets)} nodes hands out metrics")
+        now_s = time.time()
+        before = self._before(now_s, samples)
+        former = {} if before is None else runs_of(before[1])
+        found = []
+        for run, mine in runs_of(samples).items():
+            if self._run is None or belongs(run, self._run):
+                earlier = None if before is None or run not in former else (before[0], former[run])
+                found.append(read_status(run, mine, now_s, earlier))
+        if not found:
+            which = "no run" if self._run is None else f"no run {self._run}"
+            raise InfrastructureError(f"Ray at {address}: {which} there (a run that has just begun tells after 10 s)")
+        error = None if self._folder is None else last_error(self._folder / "logs")
+        return [replace(status, last_error=error) if status.active else status for status in found]
+
+    def _where(self) -> str:
+        if self._folder is None or self._address is not None:
+            assert self._address is not None
+            return self._address
+        known = read_address(self._folder)
+        if known is None:
+            raise InfrastructureError(f"{self._folder}: no run lives there now")
+        return known["gcs"]
+
+    def _before(self, now_s: float, samples: list[Sample]) -> tuple[float, list[Sample]] | None:
+        """The newest look that is old enough for rates, else the oldest."""
+        while len(self._looks) > 1 and self._looks[1][0] <= now_s - RATES_OVER_S:
+            self._looks.popleft()
+        before = self._looks[0] if self._looks else None
+        self._looks.append((now_s, samples))
+        return before if before is not None and now_s - before[0] >= RATES_OVER_S / 2 else None
