@@ -73,15 +73,17 @@ def longest_stop_s(config: RunConfig) -> int:
 
 
 def forwarded(names: Sequence[str]) -> dict[str, str]:
-    """The named variables of this machine's environment. Raises `ConfigError` for one that is not set."""
+    """The named variables of this machine's environment. Raises `ConfigError` for one that is not set or a secret.
+
+    Ray writes a job's variables into log files that the dashboard shows, and answers them through its API.
+    """
     for name in names:
         if name not in os.environ:
             raise ConfigError(f"--env={name}: allowed: the name of a variable that is set here")
         if is_secret_name(name):
-            print(
-                f"{name}: hidden on the dashboard's pages; who holds the cluster's token can read it through the Jobs "
-                "API (docs/jobs.md names ways that hide it there, too)",
-                file=sys.stderr,
+            raise ConfigError(
+                f"--env={name}: looks like a secret, and a job's variables stand in the cluster's logs; allowed: names "
+                "of others; secrets belong in the environment of `ray start` on the nodes (docs/jobs.md)"
             )
     return {name: os.environ[name] for name in names}
 
@@ -163,7 +165,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", help="the dashboard, http://HEAD:8265; default: RAY_ADDRESS")
     parser.add_argument("--working-dir", default=".", help="uploaded; the run starts there (default: this folder)")
     parser.add_argument("--submission-id", help="the job's name; default: the run's, and the time")
-    parser.add_argument("--env", action="append", default=[], metavar="KEY", help="send this variable along")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="KEY", help="send this variable along; no secrets"
+    )
     parser.add_argument(
         "--stop-wait-s",
         type=int,

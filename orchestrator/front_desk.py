@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -34,11 +33,11 @@ PATIENCE_S = 30.0
 class Told(Progress):
     """Passes everything on to `shown` and keeps the status that the actor is told."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, shown: Progress) -> None:
+    def __init__(self, config: RunConfig, run_dir: str, shown: Progress) -> None:
         self._shown = shown
         self.status = Status(
             run=config.name,
-            dir=str(run_dir),
+            dir=run_dir,
             incarnation=0,
             step=0,
             steps=config.steps,
@@ -119,6 +118,7 @@ async def _attend(actor: Any, told: Told, ask: Callable[[], None], stop_file: St
             await asyncio.sleep(PERIOD_S)
         if await asyncio.to_thread(stop_file.take):
             asked = Asked(stop=True, now=asked["now"])
-        for _ in range(sum(asked.values()) - sum(heard.values())):
-            ask()
+        for is_new in (asked["stop"] > heard["stop"], asked["now"] > heard["now"]):
+            if is_new:
+                ask()
         heard = Asked(stop=asked["stop"], now=asked["now"])

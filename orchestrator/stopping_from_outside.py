@@ -11,6 +11,8 @@ from sdpo.errors import ConfigError, InfrastructureError
 
 def stop_in_folder(run_dir: str, now: bool, timeout_s: float) -> None:
     """Through the run directory. Raises `ConfigError` if it is none, `InfrastructureError` if no run hears it."""
+    if "://" in run_dir:
+        raise ConfigError(f"{run_dir}: in a store nobody hears; allowed: --address and the run's name, or ray job stop")
     folder = Path(run_dir)
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{run_dir}: allowed: a run directory, or the name of a run together with --address")

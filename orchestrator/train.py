@@ -61,7 +61,7 @@ def run(config: RunConfig, switch: Switch | None = None) -> Path:
             ray_session(config),
             written_address(run_dir.path),
         ):
-            told = Told(config, run_dir.path, progress)
+            told = Told(config, run_dir.place, progress)
             asyncio.run(_supervise(config, inputs, run_dir, told, trackers, switch))
     except Exception as error:
         if is_full(error):
