@@ -89,18 +89,18 @@ class Bin:
         rest = {name: amount for name, amount in free.items() if name != "GPU"}
         return Bin(tuple(devices), tuple(sorted(rest.items())), tuple(sorted(labels.items())), growth)
 
-    def take(self, bundle: Bundle) -> "Bin | None":
-        """What is left when `bundle` lives here; None if it cannot."""
+    def take(self, bundle: Bundle) -> "list[Bin]":
+        """What is left when `bundle` lives here, for every choice of a GPU that differs; [] if it cannot."""
         if not matches(dict(self.labels), bundle.labels):
-            return None
+            return []
         rest = dict(self.rest)
         for name, amount in bundle.request.items():
             if name != "GPU":
                 rest[name] = rest.get(name, 0.0) - amount
                 if rest[name] < -EPSILON:
-                    return None
-        devices = _take_devices(self.devices, bundle.request.get("GPU", 0.0))
-        return None if devices is None else replace(self, devices=devices, rest=tuple(sorted(rest.items())))
+                    return []
+        choices = _take_devices(self.devices, bundle.request.get("GPU", 0.0))
+        return [replace(self, devices=devices, rest=tuple(sorted(rest.items()))) for devices in choices]
 
     def unused(self, bundle: Bundle) -> tuple[float, float, float]:
         """How much is wasted on `bundle` here: kinds of resources that it does not ask for, then what would be left."""
@@ -147,8 +147,9 @@ def _relevant(bundles: Sequence[Bundle], cluster: Cluster) -> Cluster:
 
 
 def _shortage(role: str, left: list[Bundle], bundles: Sequence[Bundle], cluster: Cluster, proven: bool) -> Shortage:
-    able = _offers(left[0], cluster)
-    names = list(left[0].request)
+    able, names = _offers(left[0], cluster), list(left[0].request)
+    num_here = sum(matches(node.labels, left[0].labels) for node in cluster.nodes)
+    num_more = min(cluster.more, sum(count for _, count in able) - num_here)
     return Shortage(
         role=role,
         missing=len(left),
@@ -156,7 +157,7 @@ def _shortage(role: str, left: list[Bundle], bundles: Sequence[Bundle], cluster:
         bundle=left[0],
         largest={name: max((offer.get(name, 0.0) for offer, _ in able), default=0.0) for name in names},
         together={name: sum(offer.get(name, 0.0) * count for offer, count in able) for name in names},
-        num_nodes=sum(count for _, count in able),
+        num_nodes=num_here + num_more,
         proven=proven,
     )
 
@@ -188,7 +189,7 @@ def _hardest_first(bundles: Sequence[Bundle], bins: Sequence[Bin], cluster: Clus
         same = (tuple(sorted(bundle.request.items())), tuple(sorted(bundle.labels.items())))
         if same not in places:
             new = [Bin.of(t.resources, t.labels) for t in cluster.types for _ in range(min(t.more, cluster.more))]
-            places[same] = sum(b.take(bundle) is not None for b in [*bins, *new])
+            places[same] = sum(bool(b.take(bundle)) for b in [*bins, *new])
         return places[same], -bundle.request.get("GPU", 0.0), -sum(bundle.request.values())
 
     return sorted(bundles, key=key)
@@ -211,11 +212,11 @@ def _choices(bundle: Bundle, bins: Sequence[Bin], cluster: Cluster) -> list[tupl
 
     A place that is the number of bins stands for a new node.
     """
-    found: dict[Bin, tuple[int, Bin]] = {}
+    first = dict[Bin, int]()
     for index, place in enumerate(bins):
-        if place not in found and (left := place.take(bundle)) is not None:
-            found[place] = index, left
-    chosen = sorted(found.items(), key=lambda item: item[0].unused(bundle))
+        first.setdefault(place, index)
+    best = sorted(first, key=lambda place: place.unused(bundle))
+    chosen = [(first[place], left) for place in best for left in place.take(bundle)]
     grown = [place.growth for place in bins if place.growth is not None]
     if len(grown) < cluster.more:
         new = [
@@ -223,9 +224,9 @@ def _choices(bundle: Bundle, bins: Sequence[Bin], cluster: Cluster) -> list[tupl
             for number, kind in enumerate(cluster.types)
             if grown.count(number) < kind.more
         ]
-        fitting = [(place, (len(bins), left)) for place in new if (left := place.take(bundle)) is not None]
-        chosen += sorted(fitting, key=lambda item: item[0].unused(bundle))
-    return [choice for _, choice in chosen]
+        new.sort(key=lambda place: place.unused(bundle))
+        chosen += [(len(bins), left) for place in new for left in place.take(bundle)]
+    return chosen
 
 
 def _settle(bins: list[Bin], index: int, left: Bin) -> None:
@@ -258,18 +259,18 @@ class _Search:
         return answer
 
 
-def _take_devices(devices: tuple[float, ...], wanted: float) -> tuple[float, ...] | None:
-    """Whole GPUs, or a share of one: the one with the least that is enough."""
+def _take_devices(devices: tuple[float, ...], wanted: float) -> list[tuple[float, ...]]:
+    """What is left of the devices: whole GPUs are taken, or a share of one, first of the one with the least left."""
     if wanted <= EPSILON:
-        return devices
+        return [devices]
     if wanted < 1 - EPSILON:
-        able = [device for device in devices if device >= wanted - EPSILON]
-        if not able:
-            return None
-        rest = list(devices)
-        rest.remove(min(able))
-        return tuple(sorted([*rest, min(able) - wanted], reverse=True))
+        found = []
+        for device in sorted({d for d in devices if d >= wanted - EPSILON}):
+            rest = list(devices)
+            rest.remove(device)
+            found.append(tuple(sorted([*rest, round(device - wanted, 9)], reverse=True)))
+        return found
     whole = [device for device in devices if device >= 1 - EPSILON]
     if len(whole) < round(wanted):
-        return None
-    return tuple(sorted([*whole[round(wanted) :], *(d for d in devices if d < 1 - EPSILON)], reverse=True))
+        return []
+    return [tuple(sorted([*whole[round(wanted) :], *(d for d in devices if d < 1 - EPSILON)], reverse=True))]

@@ -3,7 +3,7 @@
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def ray_session(config: RunConfig, *, has_learner: bool = True) -> Iterator[None
         logs = os.environ.get(VARIABLE)
         _init(runtime_env={"env_vars": {VARIABLE: logs}} if logs else None)
         try:
-            _admit(config, f"the cluster at {address}", has_learner)
+            _admit(config, f"the cluster at {address}", has_learner, gather_autoscaler(GATHER_TIMEOUT_S))
             yield
         finally:
             ray.shutdown()
@@ -53,15 +53,14 @@ def ray_session(config: RunConfig, *, has_learner: bool = True) -> Iterator[None
             resources={"env_slot": slots} if slots else None,
             include_dashboard=False,
         )
-        _admit(config, "Ray on this machine", has_learner)
+        _admit(config, "Ray on this machine", has_learner, {})
         yield
     finally:
         ray.shutdown()
         guardian.release()
 
 
-def _admit(config: RunConfig, where: str, has_learner: bool) -> None:
-    autoscaler = gather_autoscaler(GATHER_TIMEOUT_S)
+def _admit(config: RunConfig, where: str, has_learner: bool, autoscaler: Mapping[str, Any]) -> None:
     require_room(
         bundles_of(config, has_learner=has_learner),
         lambda: gather_cluster(GATHER_TIMEOUT_S, autoscaler),

@@ -192,6 +192,41 @@ def test_refused_overrides(run_file: Path, override: str, line: str) -> None:
             "placement.learner.num_gpus=1 with weights.backend=ipc: allowed: between 0 and 1 (a shared GPU), "
             "or weights.backend=ray",
         ),
+        (
+            ["weights.backend=ipc", "placement.rollout.num_gpus=0.5", "placement.learner.num_gpus=0.4"],
+            "placement.mode=separate with weights.backend=ipc: allowed: colocated (both on one GPU), "
+            "or weights.backend=ray",
+        ),
+        (
+            ["placement.rollout.tensor_parallel=2", "placement.rollout.num_gpus=1"],
+            "placement.rollout.num_gpus=1: allowed with placement.rollout.tensor_parallel=2: 2",
+        ),
+        (
+            ["placement.learner.num_gpus=2"],
+            "placement.learner.num_gpus=2: allowed: at most 1, which is what one learner actor uses",
+        ),
+        (
+            [
+                "placement.mode=colocated",
+                "placement.learner.num_gpus=0.4",
+                "placement.learner.ranks=2",
+                "placement.rollout.num_gpus=0.2",
+                "placement.rollout.workers=3",
+                "placement.teacher.num_gpus=0.3",
+            ],
+            "placement.learner.num_gpus=0.4 + 2 x placement.rollout.num_gpus=0.2 + placement.teacher.num_gpus=0.3 on "
+            "one rank is 1.1: allowed with placement.mode=colocated: at most 1 GPU a rank (smaller shares, fewer "
+            "workers, or more ranks)",
+        ),
+        (
+            ["placement.mode=colocated", "placement.rollout.tensor_parallel=2", "placement.rollout.num_gpus=2"],
+            "placement.rollout.tensor_parallel=2: allowed with placement.mode=colocated: 1",
+        ),
+        (
+            ["placement.mode=colocated", "placement.teacher.label_selector.zone=a"],
+            "placement.teacher.label_selector={'zone': 'a'}: allowed with placement.mode=colocated: none; it lives "
+            "where placement.learner does",
+        ),
     ],
 )
 def test_combinations_that_cannot_work(run_file: Path, overrides: list[str], line: str) -> None:
@@ -205,14 +240,16 @@ def test_combinations_that_cannot_work(run_file: Path, overrides: list[str], lin
         ("auto", 1, 0, "ray"),
         ("auto", 0, 1, "ray"),
         ("auto", 0.5, 0.5, "ray"),
-        ("auto", 2, 1, "nccl"),
+        ("auto", 1, 1, "nccl"),
         ("ray", 1, 1, "ray"),
         ("nccl", 1, 1, "nccl"),
         ("ipc", 0.5, 0.4, "ipc"),
     ],
 )
 def test_the_path_of_the_weights(backend: str, rollout_gpus: float, learner_gpus: float, path: str) -> None:
-    sections = {"placement": {"rollout": {"num_gpus": rollout_gpus}, "learner": {"num_gpus": learner_gpus}}}
+    mode = "colocated" if backend == "ipc" else "separate"
+    roles = {"rollout": {"num_gpus": rollout_gpus}, "learner": {"num_gpus": learner_gpus}}
+    sections: dict[str, Any] = {"placement": {"mode": mode, **roles}}
     assert RunConfig.model_validate(sections | {"weights": {"backend": backend}}).weights_backend == path
 
 
