@@ -53,6 +53,7 @@ class RunBooks:
         self._watch = Watch(config.health, run_dir.path)
         self._checkpointed_steps = saved_steps
         self._measured: tuple[int, float] | None = None
+        current().times()  # what the actors did until they were up belongs to no step
 
     async def before_training(self) -> None:
         """Measure the base model: held-out pass@1, and how many failures it repairs when shown its feedback."""

@@ -21,6 +21,7 @@ import numpy as np
 import ray
 
 from rollout_workers.engine import check_limits, check_model_folder, engine_args, prepare_environment
+from rollout_workers.engine_metrics import stat_logger
 from rollout_workers.guardian import Guardian
 from rollout_workers.loop_thread import LoopThread
 from rollout_workers.turns import joined, turn_prompt
@@ -246,11 +247,17 @@ class RolloutWorker:
         import rollout_workers.transfer  # noqa: F401  (registers our weight-transfer engine here as well)
 
         self._decoder = AutoTokenizer.from_pretrained(self._config.model.path)
-        self._engine = AsyncLLM.from_engine_args(engine_args(self._config))
+        self._engine = AsyncLLM.from_engine_args(engine_args(self._config), stat_loggers=self._stat_loggers())
         await self._engine.update_weight_version(str(version))
         self._version = str(version)
         await self._warm_up(self._engine)
         self._settled.set()
+
+    def _stat_loggers(self) -> list[Any]:
+        """vLLM's metrics go to Prometheus where this is an actor."""
+        if not ray.is_initialized():
+            return []
+        return [stat_logger(ray.get_runtime_context().namespace, self.name)]
 
     async def _warm_up(self, engine: "AsyncLLM") -> None:
         """The first sample pays for kernels that are compiled on use, and shows that the engine works."""
