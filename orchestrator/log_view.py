@@ -66,25 +66,23 @@ class Follower:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._read = dict[int, int]()
-        """Bytes of whole lines that were read, by the file's inode: a rotated file keeps it."""
+        self._read = dict[tuple[int, bytes], int]()
+        """Bytes of whole lines that were read. A file is known by its inode, which it keeps when it is rotated, and by
+        its first line, since the inode of a file that is gone is given to another."""
 
     def look(self) -> Iterator[Event]:
         """What came since, by time; taken from it to the end."""
-        files = sorted(self._folder.glob("*.log*"))
-        inodes = {file.stat().st_ino for file in files}
-        self._read = {inode: offset for inode, offset in self._read.items() if inode in inodes}
-        return merged([events_of(self._new(file)) for file in files])
+        return merged([events_of(self._new(file)) for file in sorted(self._folder.glob("*.log*"))])
 
     def _new(self, file: Path) -> Iterator[str]:
         with file.open("rb") as stream:
-            inode = os.fstat(stream.fileno()).st_ino
-            offset = stream.seek(self._read.get(inode, 0))
+            identity = os.fstat(stream.fileno()).st_ino, stream.readline()
+            offset = stream.seek(self._read.get(identity, 0))
             for line in stream:
                 if not line.endswith(b"\n"):
                     return
                 offset += len(line)
-                self._read[inode] = offset
+                self._read[identity] = offset
                 yield line.decode("utf-8", errors="replace")
 
 

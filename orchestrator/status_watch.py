@@ -33,7 +33,12 @@ class Watcher:
     def look(self) -> list[RunStatus]:
         """The runs now, live ones first. Raises `InfrastructureError` where no Ray answers or none of them is there."""
         address = self._where()
-        targets = metrics_targets(address)
+        try:
+            targets = metrics_targets(address)
+        except InfrastructureError as error:
+            if self._address is not None:
+                raise
+            raise InfrastructureError(f"{self._folder}: no run lives there now: {error}") from error
         samples, silent = scrape(targets)
         if len(silent) == len(targets):
             raise InfrastructureError(f"Ray at {address}: none of its {len(targets)} nodes hands out metrics")
@@ -52,9 +57,9 @@ class Watcher:
         return [replace(status, last_error=error) if status.active else status for status in found]
 
     def _where(self) -> str:
-        if self._folder is None or self._address is not None:
-            assert self._address is not None
+        if self._address is not None:
             return self._address
+        assert self._folder is not None
         known = read_address(self._folder)
         if known is None:
             raise InfrastructureError(f"{self._folder}: no run lives there now")
