@@ -52,7 +52,7 @@ def use_token() -> None:
     """Have Ray's clients in this process show the token, if there is one and RAY_AUTH_MODE says nothing else."""
     from ray._private.authentication import authentication_token_setup as setup
 
-    logging.getLogger(setup.__name__).setLevel(logging.ERROR)  # it tells everybody that a token is used
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells everybody that a token is used
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 

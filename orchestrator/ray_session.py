@@ -1,5 +1,6 @@
 """The Ray that a run uses: the cluster it was submitted to, or one of its own on this machine."""
 
+import logging
 import math
 import os
 import tempfile
@@ -70,6 +71,7 @@ def _admit(config: RunConfig, where: str, has_learner: bool, autoscaler: Mapping
 
 
 def _init(**how: Any) -> None:
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells everybody that a token is used
     try:
         ray.init(**how, **_QUIET)
     except Exception as error:  # Ray raises errors of many kinds here, some of them bare
