@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.log_view import events_of
-from orchestrator.ray_nodes import host_and_port, use_token
+from orchestrator.ray_nodes import host_and_port
+from orchestrator.ray_token import use_token
 from sdpo.errors import InfrastructureError
 from sdpo.log_line import Event
 from sdpo.show import show_error

@@ -1,12 +1,10 @@
 """Where the nodes of a live Ray export their metrics, asked from outside: nothing is started and nothing is joined."""
 
 import json
-import logging
-import socket
-import urllib.error
 import urllib.request
 from typing import Any
 
+from orchestrator.ray_token import auth_headers
 from sdpo.errors import ConfigError, InfrastructureError
 from sdpo.show import show_error
 
@@ -39,23 +37,6 @@ def host_and_port(address: str) -> str:
     return found
 
 
-def auth_headers() -> dict[str, str]:
-    """For requests to Ray's dashboard: the token that Ray finds (RAY_AUTH_TOKEN, or ~/.ray/auth_token), if any."""
-    from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
-
-    use_token()
-    headers: dict[str, str] = get_auth_headers_if_auth_enabled({})
-    return headers
-
-
-def use_token() -> None:
-    """Have Ray's clients in this process show the token, if there is one and RAY_AUTH_MODE says nothing else."""
-    from ray._private.authentication import authentication_token_setup as setup
-
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells everybody that a token is used
-    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-
-
 def _by_dashboard(url: str) -> list[str]:
     request = urllib.request.Request(f"{url}/api/prometheus/sd", headers=auth_headers())
     try:
@@ -70,12 +51,12 @@ def _by_gcs(address: str) -> list[str]:
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub lacks it
     from ray.exceptions import RayError
 
-    use_token()
-    host, _, port = address.rpartition(":")
+    from orchestrator.reach import require_answer
+
+    require_answer(address)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_WITHIN_S).close()
         nodes = GcsClient(address=address).get_all_node_info(timeout=ANSWER_WITHIN_S).values()
-    except (OSError, RayError) as error:
-        raise InfrastructureError(f"no Ray answers at {address}: {show_error(error)}") from error
+    except RayError as error:
+        raise InfrastructureError(f"Ray at {address} does not name its nodes: {show_error(error)}") from error
     alive = [node for node in nodes if node.state == 0]
     return [f"{node.node_manager_address}:{node.metrics_export_port}" for node in alive]

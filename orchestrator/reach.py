@@ -7,6 +7,7 @@ import threading
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
+from orchestrator.ray_token import use_token
 from sdpo.errors import InfrastructureError
 from sdpo.show import show_error
 
@@ -34,6 +35,7 @@ def require_answer(address: str, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> 
         ) from None
     if address.startswith("ray://"):
         return
+    use_token()
     asking = _Asking(f"{found[0]}:{found[1]}")
     asking.start()
     asking.join(answer_timeout_s)
