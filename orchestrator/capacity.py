@@ -19,9 +19,10 @@ ORDINARY = ("CPU", "memory", "object_store_memory")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node that is up: what it has and what of that is free, by Ray's names, memory in bytes."""
+    """A node that is up: what it has and what of that is free, by Ray's names, memory in bytes. name: its address."""
 
     name: str
+    id: str = ""
     total: Mapping[str, float]
     free: Mapping[str, float]
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -135,6 +135,7 @@ def _nodes(timeout_s: float) -> tuple[Node, ...]:
     return tuple(
         Node(
             name=node.node_ip_address,
+            id=node.node_id.hex(),
             total=_ungrouped(node.total_resources),
             free=_ungrouped(node.available_resources),
             labels=dict(node.labels),

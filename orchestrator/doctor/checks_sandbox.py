@@ -1,6 +1,6 @@
 """Judging sandboxes: which of the reasons it is that one does not start, and what to do about that one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +8,7 @@ from env_workers.sandbox.bubblewrap import MINIMUM_VERSION
 from env_workers.sandbox.diagnosis import CONTAINER_OPTIONS, missing
 from orchestrator.doctor.facts_sandbox import BubblewrapFacts, DockerFacts, gather_bubblewrap, gather_docker
 from orchestrator.doctor.finding import Check, Finding, Level
-from sdpo.config import BubblewrapSandbox, DockerSandbox, GvisorSandbox, RunConfig
+from sdpo.config import BubblewrapSandbox, DockerSandbox, EnvConfig, GvisorSandbox, RunConfig
 
 GROUP = "Sandboxes"
 DEADLINE_S = 45.0
@@ -43,6 +43,14 @@ def sandbox_checks(config: RunConfig | None) -> list[Check]:
         _check("docker", lambda: gather_docker(docker), judge_docker),
         _check("gvisor", lambda: gather_docker(gvisor), judge_docker),
     ]
+
+
+def try_sandbox(sandbox: Mapping[str, Any]) -> list[Finding]:
+    """What is found where this runs: `env.sandbox` of a run file is really started."""
+    config = EnvConfig.model_validate({"sandbox": sandbox}).sandbox
+    if isinstance(config, BubblewrapSandbox):
+        return judge_bubblewrap(gather_bubblewrap(config))
+    return judge_docker(gather_docker(config))
 
 
 def needed_only(findings: Sequence[Finding], needed: str | None) -> list[Finding]:

@@ -1,5 +1,6 @@
 """All checks of this machine, for a run or for none."""
 
+from orchestrator.doctor.checks_cluster import cluster_check
 from orchestrator.doctor.checks_gpu import gpu_check
 from orchestrator.doctor.checks_machine import machine_checks
 from orchestrator.doctor.checks_ray import ray_checks
@@ -11,8 +12,13 @@ from orchestrator.doctor.finding import Check, Finding, run_checks
 from sdpo.config import RunConfig
 
 
-def examine(config: RunConfig | None = None, *, full: bool = False) -> list[Finding]:
-    """What was found; with `full` Ray is really started. Never raises for what is wrong with the machine."""
+def examine(config: RunConfig | None = None, *, full: bool = False, address: str | None = None) -> list[Finding]:
+    """What was found; with `full` Ray is really started. Never raises for what is wrong with the machine.
+
+    With `address` the Ray cluster there is looked at instead of this machine.
+    """
+    if address is not None:
+        return run_checks([cluster_check(address, config)])
     needed = None if config is None else config.env.sandbox.kind
     return needed_only(run_checks(all_checks(config, full=full)), needed)
 

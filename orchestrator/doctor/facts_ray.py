@@ -106,14 +106,15 @@ def run_python(program: str, timeout_s: float, without: tuple[str, ...] = ()) ->
     try:
         _, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        _kill_tree(process.pid)
+        kill_tree(process.pid)
         process.communicate()
         return f"no answer within {timeout_s:g} s"
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return "" if process.returncode == 0 else (lines[-1] if lines else f"exit code {process.returncode}")[:400]
 
 
-def _kill_tree(pid: int) -> None:
+def kill_tree(pid: int) -> None:
+    """A process and all that it started."""
     root = psutil.Process(pid)
     for process in [root, *root.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
