@@ -1,51 +1,92 @@
-"""vLLM's own metrics through Ray, with the labels that all series of a run have."""
+"""vLLM's own metrics through Ray, with the labels that all series of a run have.
 
-from typing import TYPE_CHECKING, Any
+vLLM's logger for Prometheus takes the classes of its instruments from the class; these record with `ray.util.metrics`.
+(vLLM's own classes for Ray ask for all of Ray Serve.)
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
+
+from ray.util import metrics
 
 if TYPE_CHECKING:
-    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+RUN_LABELS = ("run", "actor")
+DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-def stat_logger(run: str, actor: str) -> "type[RayPrometheusStatLogger]":
-    """vLLM's logger for Ray, whose series carry `run` and `actor` beside vLLM's own labels. Imports vllm.
+def stat_logger(run: str, actor: str) -> "type[PrometheusStatLogger]":
+    """vLLM's logger, whose series carry `run` and `actor` behind vLLM's labels. Imports vllm.
 
     Ray exports them as `ray_vllm_…`; vLLM documents them.
     """
-    from vllm.v1.metrics import ray_wrappers as made_by_vllm
+    from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorProm
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+    from vllm.v1.metrics.perf import PerfMetricsProm
+    from vllm.v1.spec_decode.metrics import SpecDecodingProm
 
-    ours = {"run": run, "actor": actor}
-
-    def labelled(instrument: Any) -> Any:
-        """`instrument` with our labels behind its own."""
-
-        def begin(self: Any, *arguments: Any, **named: Any) -> None:
-            instrument.__init__(self, *arguments, **named)
-            self._tags |= ours
-
-        def keys(labelnames: list[str] | None) -> tuple[str, ...]:
-            return (*instrument._get_tag_keys(labelnames), *ours)
-
-        def tags(self: Any, *labels: Any, **named: Any) -> Any:
-            by_name = dict(zip(self.metric._tag_keys, labels, strict=False))
-            return instrument._build_tags(self, **by_name, **named) | ours
-
-        members = {"__init__": begin, "_get_tag_keys": staticmethod(keys), "_build_tags": tags}
-        return type(instrument.__name__, (instrument,), members)
-
-    gauge, counter = labelled(made_by_vllm.RayGaugeWrapper), labelled(made_by_vllm.RayCounterWrapper)
-    instruments = {
-        "_gauge_cls": gauge,
-        "_counter_cls": counter,
-        "_histogram_cls": labelled(made_by_vllm.RayHistogramWrapper),
+    classes = {
+        f"_{kind}_cls": type(kind.title(), (Instrument,), {"kind": kind, "ours": (run, actor)})
+        for kind in ("gauge", "counter", "histogram")
     }
+    groups = {
+        "_spec_decoding_cls": type("SpecDecoding", (SpecDecodingProm,), classes),
+        "_kv_connector_cls": type("KvConnector", (KVConnectorProm,), classes),
+        "_perf_metrics_cls": type("Performance", (PerfMetricsProm,), classes),
+    }
+    return type("StatLogger", (PrometheusStatLogger,), classes | groups)
 
-    def with_ours(group: Any, **more: Any) -> Any:
-        return type(group.__name__, (group,), {**instruments, **more})
 
-    logger: type[RayPrometheusStatLogger] = with_ours(
-        made_by_vllm.RayPrometheusStatLogger,
-        _spec_decoding_cls=with_ours(made_by_vllm.RaySpecDecodingProm),
-        _kv_connector_cls=with_ours(made_by_vllm.RayKVConnectorProm),
-        _perf_metrics_cls=with_ours(made_by_vllm.RayPerfMetricsProm),
-    )
-    return logger
+class Instrument:
+    """As one of prometheus_client: `labels` gives the instrument with these values, which `set`, `inc` or `observe`."""
+
+    kind = "gauge"
+    ours: tuple[str, str] = ("", "")
+    """Values of `RUN_LABELS`."""
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str = "",
+        labelnames: Sequence[str] = (),
+        buckets: Sequence[float] = DEFAULT_BUCKETS,
+        **_: Any,
+    ) -> None:
+        """Further arguments concern several processes that write to one registry, which Ray's do not."""
+        self._names = tuple(labelnames or ())
+        keys = (*self._names, *RUN_LABELS)
+        clean = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+        self._metric = _metric(self.kind, clean, documentation, keys, tuple(b for b in buckets if b > 0))
+        self._tags = dict(zip(RUN_LABELS, self.ours, strict=True))
+
+    def labels(self, *values: object, **named: object) -> Self:
+        """The same instrument for these values of its labels."""
+        found = type(self).__new__(type(self))
+        found._names, found._metric = self._names, self._metric
+        given = dict(zip(self._names, values, strict=False)) | named
+        found._tags = self._tags | {key: str(value) for key, value in given.items()}
+        return found
+
+    def set(self, value: float) -> None:
+        """A gauge's value."""
+        self._metric.set(value, tags=self._tags)
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Count more; Ray refuses 0."""
+        if amount > 0:
+            self._metric.inc(amount, tags=self._tags)
+
+    def observe(self, value: float) -> None:
+        """One more value of a histogram."""
+        self._metric.observe(value, tags=self._tags)
+
+
+@cache
+def _metric(kind: str, name: str, documentation: str, keys: tuple[str, ...], buckets: tuple[float, ...]) -> Any:
+    """Ray's instrument; a name has one in a process."""
+    if kind == "histogram":
+        return metrics.Histogram(name, documentation, boundaries=list(buckets), tag_keys=keys)
+    return (metrics.Counter if kind == "counter" else metrics.Gauge)(name, documentation, tag_keys=keys)
