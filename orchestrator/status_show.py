@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.status_data import RoleStatus, RunStatus
+from sdpo.telemetry.labels import LABELS
 
 QUIET_S = 300.0
 """Without progress for so long, the figure is shown in red."""
@@ -57,21 +58,20 @@ def _head(run: RunStatus) -> Text:
 
 
 def _learning(run: RunStatus) -> Text:
-    tokens = ", ".join(f"{work} {rate:.0f}" for work, rate in run.tokens_per_s.items())
+    tokens = ", ".join(f"{work} {run.tokens_per_s[work]:.0f}" for work in LABELS["work"] if work in run.tokens_per_s)
     return Text(
         f"reward {_number(run.reward, 3)}  pass rate {_number(run.pass_rate, 3)}  "
-        f"held-out pass@1 {_number(run.heldout_pass_at_1, 3)}  step {_duration(run.step_s)}  tokens/s: {tokens or '-'}"
+        f"held-out pass@1 {_number(run.heldout_pass_at_1, 3)}\na step {_duration(run.step_s)}  tokens/s: {tokens or '-'}"
     )
 
 
 def _roles(run: RunStatus) -> Table:
-    table = _table("role", "serving", "pending", "draining", "queue", "busy", "idle waits for", "version", "restarts")
+    table = _table("role", "serving", "pending", "queue", "busy", "idle for", "version", "restarts")
     for name, role in run.roles.items():
         table.add_row(
             name,
-            str(role.serving),
+            f"{role.serving} + {role.draining} draining" if role.draining else str(role.serving),
             str(role.pending),
-            str(role.draining),
             str(role.queue),
             "-" if role.busy_share is None else f"{role.busy_share:.0%}",
             role.waits_for or "-",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.metrics_log import read_metrics
+from sdpo.telemetry.labels import ROLES
 from tests.metrics_page import undocumented
 from tests.run_fixtures import (
     RUN_FILE,
@@ -22,6 +23,7 @@ from tests.run_fixtures import (
     started,
     wait_for_steps,
 )
+from tests.watching import live_status, logged_actors, sdpo
 
 pytestmark = pytest.mark.timeout(480)
 HEALTH_METRICS = {
@@ -95,6 +97,7 @@ def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_ch
     two |= {"placement__learner__ranks": 2, "checkpoint__every_steps": 0}
     with started(command(RUN_FILE, *small(tmp_path, steps=500, **two)), tmp_path / "log") as process:
         wait_for_steps(tmp_path / "run", 1, process)
+        status = live_status(tmp_path / "run", 1)
         tree = descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(120) == 130, (tmp_path / "log").read_text()
@@ -103,6 +106,13 @@ def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_ch
     done = int(max(r["step"] for r in first))
     assert (tmp_path / f"run/checkpoints/step-{done:06d}/state.json").exists()
     assert f"stopped after step {done}" in (tmp_path / "log").read_text()
+    assert (status["run"], status["active"], status["steps"], status["errors"]) == ("run-1", True, 500, {})
+    assert {role: s["serving"] for role, s in status["roles"].items()} == dict.fromkeys(ROLES, 2)
+    assert status["version"] in (status["step"], status["step"] + 1)
+    assert "no run lives there" in sdpo("status", str(tmp_path / "run")).stderr
+    ranks = {f"learner-rank{i}" for i in range(2)}
+    others = {f"{role}-{i}" for role in ("rollout", "env", "teacher") for i in range(2)}
+    assert logged_actors(tmp_path / "run") == ranks | others | {"orchestrator"}
 
     output = finished(command(RUN_FILE, *small(tmp_path, steps=done + 1, **two)), tmp_path / "log2")
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
