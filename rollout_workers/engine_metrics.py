@@ -5,6 +5,7 @@ vLLM's logger for Prometheus takes the classes of its instruments from the class
 """
 
 import re
+import time
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
@@ -73,6 +74,10 @@ class Instrument:
     def set(self, value: float) -> None:
         """A gauge's value."""
         self._metric.set(value, tags=self._tags)
+
+    def set_to_current_time(self) -> None:
+        """A gauge's value, seconds since 1970."""
+        self.set(time.time())
 
     def inc(self, amount: float = 1.0) -> None:
         """Count more; Ray refuses 0."""
