@@ -1,19 +1,17 @@
 """Make docs/pictures/report.png and docs/pictures/credit.png, the pictures of the README, of real run directories.
 
-    python docs/make_pictures.py RUN_DIR [RUN_DIR …]
+    python -m docs.make_pictures RUN_DIR [RUN_DIR …]
 
 Needs chromium and chromium-driver, which Debian has. The credit map is that of the first run.
 """
 
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from selenium import webdriver
-
+from docs.headless import open_chromium
 from orchestrator.report.write import write_report
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -46,14 +44,7 @@ def main(run_dirs: list[Path]) -> None:
 
 def _open(page: Path) -> Any:
     """A headless Chromium that has drawn every chart of the page."""
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if None in programs.values():
-        raise SystemExit("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(programs["chromium"])
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(programs["chromedriver"])))
+    driver = open_chromium(WIDTH_PX, REPORT_PX)
     _set_size(driver, REPORT_PX)
     driver.get(page.resolve().as_uri())
     deadline = time.monotonic() + DRAWN_WITHIN_S
