@@ -49,3 +49,12 @@ def stacked_spec(
     del spec["config"], spec["$schema"]
     columns, numbers = ("from", "to", "steps", "part", "place", "value"), ("from", "to", "place", "value")
     return spec | {"data": table(columns, numbers, rows)}
+
+
+def bars_caption(num_seeds: int, parts: Sequence[Part], words: str) -> str:
+    """`words`, and what one bar is the mean of."""
+    width = max(last - first + 1 for first, last, _, _ in parts)
+    means = [f"{width} steps"] if width > 1 else []
+    means += [f"{num_seeds} seeds"] if num_seeds > 1 else []
+    bar = f"A bar is the mean of {' and '.join(means)}." if means else "A bar is a step."
+    return f"{words} {bar}".strip()

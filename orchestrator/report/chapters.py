@@ -3,17 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.report.bars import MOST_BARS, stacked_spec
+from orchestrator.report.bars import MOST_BARS, bars_caption, stacked_spec
 from orchestrator.report.curves import metric_figure
 from orchestrator.report.data import Group, Report
 from orchestrator.report.figure import Figure
+from orchestrator.report.idle import idle_figures
 from orchestrator.report.lines import Axis
 from orchestrator.report.palette import OTHER_COLOUR, PART_COLOURS, kind_colours
 from orchestrator.report.resources import memory_figures, speed_figures
 from orchestrator.report.stages import OTHER, STAGES, Part, binned_parts, highest_bar, kind_shares, stage_seconds
+from sdpo.telemetry.labels import STAGES as STAGES_IN_ORDER
 
 RATE = Axis(title="share of attempts", low=0.0, high=1.0)
 NATS = Axis(title="nats")
+WAITS = (
+    "Time of every role's actors: busy with a call of the orchestrator, or idle. The colour of idle time is the stage "
+    "that held everybody up: the first one under way of "
+    + ", ".join(STAGES_IN_ORDER)
+    + "; the orchestrator if none was."
+)
 NO_TEACHER = "the objective has no teacher in hindsight"
 
 
@@ -36,6 +44,7 @@ def chapters(report: Report) -> list[Chapter]:
         _teacher(report),
         _outcomes(report),
         _time(report),
+        Chapter(anchor="idle", title="Who waits for whom", text=WAITS, figures=idle_figures(report)),
         Chapter(anchor="memory", title="Memory", text=memory, figures=memory_figures(report)),
         Chapter(anchor="speed", title="Throughput", figures=speed_figures(report)),
     ]
@@ -126,7 +135,7 @@ def _outcomes(report: Report) -> Chapter:
                 name=f"outcomes-{place}",
                 title=f"Outcomes of attempts: {group.title}",
                 better="more passed is better",
-                caption=_bars_caption(group, parts, "") if parts else "Not recorded: verdict/*.",
+                caption=bars_caption(len(group.runs), parts, "") if parts else "Not recorded: verdict/*.",
                 spec=stacked_spec(parts, colours, y_title="share of attempts", unit="share", y_max=1),
                 key=tuple(colours.items()),
             )
@@ -146,7 +155,7 @@ def _time(report: Report) -> Chapter:
                 name=f"time-{place}",
                 title=f"Time of a step: {group.title}",
                 better="lower is faster",
-                caption=_bars_caption(group, parts, words) if parts else "Not recorded: time/step_s.",
+                caption=bars_caption(len(group.runs), parts, words) if parts else "Not recorded: time/step_s.",
                 spec=stacked_spec(parts, colours, y_title="seconds a step", unit="seconds a step", y_max=highest),
                 key=tuple(colours.items()),
             )
@@ -164,11 +173,3 @@ def _step_time(report: Report) -> Figure:
     return metric_figure(
         report, "time/step_s", "Seconds a step", Axis(title="seconds", low=0.0), better="lower is faster"
     )
-
-
-def _bars_caption(group: Group, parts: Sequence[Part], words: str) -> str:
-    width = max(last - first + 1 for first, last, _, _ in parts)
-    means = [f"{width} steps"] if width > 1 else []
-    means += [f"{len(group.runs)} seeds"] if len(group.runs) > 1 else []
-    bar = f"A bar is the mean of {' and '.join(means)}." if means else "A bar is a step."
-    return f"{words} {bar}".strip()

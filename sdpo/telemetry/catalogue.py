@@ -58,13 +58,11 @@ def _of_env(name: str, meaning: str, label: str) -> Metric:
 
 
 RUN = (
-    _gauge(
-        "sdpo_run_active", "1 while this incarnation of the run goes on, then 0; its other gauges keep their value."
-    ),
+    _gauge("sdpo_run_active", "1 while this incarnation of the run goes on, 0 as it ends."),
     _gauge("sdpo_run_start_timestamp_seconds", "When this incarnation began.", unit="unix seconds"),
     _gauge(
         "sdpo_last_progress_timestamp_seconds",
-        "When a stage began, or an attempt was last sampled, judged or scored.",
+        "When a call of an actor last ended well.",
         unit="unix seconds",
     ),
     _gauge("sdpo_step", "Steps that are done: rollout batches that were trained on."),

@@ -22,6 +22,7 @@ from orchestrator.memory import MemoryGauge
 from orchestrator.publish import SyncReport
 from sdpo.config import HealthConfig
 from sdpo.health import HealthMonitor
+from sdpo.telemetry.labels import ROLES, WAITS_FOR
 from tests.metrics_page import patterns, undocumented
 from tests.orchestrator_fixtures import Ref, config_of, group
 
@@ -38,7 +39,9 @@ def measured() -> set[str]:
     attempts = [Judged(g.task, a.header, a.verdict) for g in groups for a in g.attempts]
     metrics |= heldout_metrics(attempts, "heldout") | heldout_metrics(attempts, "repair")
     metrics |= HealthMonitor(HealthConfig()).metrics()
-    return metrics.keys() | {f"train/{name}" for name in MEANS}
+    times = {f"time/busy/{role}_s" for role in ROLES}
+    times |= {f"time/idle/{role}/{state}_s" for role in ROLES for state in WAITS_FOR}
+    return metrics.keys() | {f"train/{name}" for name in MEANS} | times
 
 
 def test_the_page_has_every_metric() -> None:

@@ -92,6 +92,17 @@ def test_the_parts_of_a_step_add_up_to_it() -> None:
         assert total == pytest.approx(statistics.fmean(4.0 + step for step in range(first, last + 1)))
 
 
+def test_idle_bars_are_shares_of_a_roles_time_by_what_it_waits_for(tmp_path: Path) -> None:
+    waits = {"time/busy/env_s": 1.0, "time/idle/env/generate_s": 2.0, "time/idle/env/train_s": 1.0}
+    folder = write_report_run(tmp_path / "run", [step_record(step, **waits) for step in (1, 2)])
+    found = {name: figure for name, figure in figures_of(report_of(folder)).items() if name.startswith("idle")}
+    assert list(found) == ["idle-env-1"]
+    rows = [(row["steps"], row["part"], float(row["value"])) for row in rows_of(found["idle-env-1"])]
+    parts = [("busy", 0.25), ("generate", 0.5), ("train", 0.25)]
+    assert rows == [(str(step), name, value) for step in (1, 2) for name, value in parts]
+    assert [name for name, _ in found["idle-env-1"].key] == ["busy", "generate", "train"]
+
+
 @pytest.mark.parametrize("metric", ["rollout/pass_rate", "train/entropy", "rollout/response_tokens"])
 def test_drawn_thresholds_are_those_of_the_monitor(tmp_path: Path, metric: str) -> None:
     values = [0.2 + 0.7 * math.sin(step / 9) ** 2 for step in range(60)]
