@@ -86,15 +86,15 @@ class Follower:
                 yield line.decode("utf-8", errors="replace")
 
 
-def last_error(folder: Path) -> str | None:
-    """The newest warning or error of any actor, if it is among the last lines of its file."""
+def last_error(folder: Path, since: str = "") -> str | None:
+    """The newest warning or error of any actor since that time, if it is among the last lines of its file."""
     newest: Event | None = None
     for file in folder.glob("*.log"):
         with file.open("rb") as stream:
             stream.seek(max(0, file.stat().st_size - TAIL_BYTES))
             lines = stream.read().decode("utf-8", errors="replace").splitlines()
         for event in filter(Wanted(level="WARNING").fits, events_of(lines)):
-            newest = event if newest is None or event.time > newest.time else newest
+            newest = event if event.time > (since if newest is None else newest.time) else newest
     return None if newest is None else f"{newest.time[:19]}Z {newest.actor}: {newest.message.splitlines()[0]}"
 
 

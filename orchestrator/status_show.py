@@ -61,7 +61,8 @@ def _learning(run: RunStatus) -> Text:
     tokens = ", ".join(f"{work} {run.tokens_per_s[work]:.0f}" for work in LABELS["work"] if work in run.tokens_per_s)
     return Text(
         f"reward {_number(run.reward, 3)}  pass rate {_number(run.pass_rate, 3)}  "
-        f"held-out pass@1 {_number(run.heldout_pass_at_1, 3)}\na step {_duration(run.step_s)}  tokens/s: {tokens or '-'}"
+        f"held-out pass@1 {_number(run.heldout_pass_at_1, 3)}\n"
+        f"a step {_duration(run.step_s)}  tokens/s: {tokens or '-'}"
     )
 
 

@@ -12,6 +12,7 @@ from orchestrator.ray_nodes import metrics_targets
 from orchestrator.status_data import RunStatus, read_status, runs_of
 from orchestrator.status_scrape import Sample, scrape
 from sdpo.errors import ConfigError, InfrastructureError
+from sdpo.log_line import text_of_time
 
 RATES_OVER_S = 30.0
 """Rates are of about so much time: Ray's nodes report every few seconds."""
@@ -53,8 +54,13 @@ class Watcher:
         if not found:
             which = "no run" if self._run is None else f"no run {self._run}"
             raise InfrastructureError(f"Ray at {address}: {which} there (a run that has just begun tells after 10 s)")
-        error = None if self._folder is None else last_error(self._folder / "logs")
-        return [replace(status, last_error=error) if status.active else status for status in found]
+        return [replace(status, last_error=self._last_error(status, now_s)) for status in found]
+
+    def _last_error(self, status: RunStatus, now_s: float) -> str | None:
+        """Of this incarnation, where the run directory can be read."""
+        if self._folder is None or not status.active or status.up_s is None:
+            return None
+        return last_error(self._folder / "logs", text_of_time(now_s - status.up_s))
 
     def _where(self) -> str:
         if self._address is not None:

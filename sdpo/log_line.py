@@ -76,6 +76,11 @@ def from_now_on_about(*, step: int | None = None, task: str | None = None) -> No
     _about.set((outer_step if step is None else step, outer_task if task is None else task))
 
 
+def text_of_time(seconds: float) -> str:
+    """As an `Event` has it; `seconds` since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def step_of(attempt: str) -> int | None:
     """The step that trains on an attempt, from its name (`train-2/mbpp/11/0/0`: 3); None for one of an evaluation."""
     found = re.match(r"train-(\d+)/", attempt)
@@ -94,7 +99,7 @@ class LineFormatter(logging.Formatter):
         message = super().format(record)
         return str(
             Event(
-                time=datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                time=text_of_time(record.created),
                 level=record.levelname,
                 actor=self._actor,
                 message=message if record.name.split(".")[0] in ROOMS else f"{record.name}: {message}",

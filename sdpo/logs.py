@@ -7,6 +7,7 @@ not see the folder has its lines in stderr, which Ray keeps on that node.
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ def set_up_logging(actor: str | None) -> None:
         handlers[0].setLevel(logging.WARNING)
         handlers.append(_File(folder / f"{actor}.log"))
     _install(actor, handlers)
+    logging.getLogger(__name__).info("process %d on %s", os.getpid(), socket.gethostname())
 
 
 @contextmanager

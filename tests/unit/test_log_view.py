@@ -83,6 +83,7 @@ def test_the_last_error_is_the_newest_of_all_actors(run_dir: Path) -> None:
     assert last_error(run_dir / "logs") == "2026-11-23T03:20:06Z rollout-0-r1: sixth"
     (run_dir / "logs/rollout-0-r1.log").unlink()
     assert last_error(run_dir / "logs") == "2026-11-23T03:20:05Z env-0: fifth"
+    assert last_error(run_dir / "logs", since="2026-11-23T03:20:05.000001Z") is None, "of an earlier start"
     assert last_error(run_dir / "nothing") is None
 
 

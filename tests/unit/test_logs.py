@@ -61,13 +61,14 @@ def test_an_actor_logs_where_it_sees_the_drivers_folder(tmp_path: Path) -> None:
             "some.library: a real warning",
         ]
         lines = (tmp_path / "logs/env-1.log").read_text().splitlines()
-        judged, lost, foreign = [event for event in map(parse, lines) if event]
+        begun, judged, lost, foreign = [event for event in map(parse, lines) if event]
+        assert begun.message.startswith("process ")
         assert (judged.message, judged.step, judged.task, judged.actor) == ("judged", 2, "mbpp/11", "env-1")
         assert (lost.message, lost.level) == ("lost\ntwo lines", "WARNING")
         assert (foreign.message, foreign.step) == ("some.library: a real warning", None)
         (tmp_path / "logs" / logs.MARK).write_text("another machine's folder with the same name")
         assert "judged" in as_actor(), "where the folder is not seen, stderr has it all"
-    assert len((tmp_path / "logs/env-1.log").read_text().splitlines()) == 3
+    assert len((tmp_path / "logs/env-1.log").read_text().splitlines()) == 4
     assert logs.VARIABLE not in os.environ
 
 
@@ -109,7 +110,8 @@ def test_a_librarys_warnings_are_lines_in_any_process() -> None:
     for set_up in ("", "set_up_logging('rollout-0')\n"):
         run = [sys.executable, "-c", code.format(set_up)]
         said = subprocess.run(run, capture_output=True, text=True, check=True, timeout=60).stderr.splitlines()
-        (event,) = [parse(line) for line in said]
+        event = parse(said[-1])
+        assert len(said) == (2 if set_up else 1)
         assert event is not None
         assert (event.actor, event.message, event.level) == ("rollout-0", "vllm.engine: no memory", "ERROR")
 
