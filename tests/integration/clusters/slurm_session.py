@@ -54,7 +54,10 @@ def main(script: str, entrypoint: str) -> None:
     call("scancel", "--batch", "--signal=TERM", number)
     seconds["until it is back in the queue"] = until("requeued", lambda: job(number).get("Restarts") == "1")
     until("the allocation is given back", lambda: job(number)["JobState"] in ("PENDING", "REQUEUED", "RUNNING"))
-    between = {"ray": processes_of_ray(), "files": [str(p) for p in (cluster, Path(f"/tmp/ray-{number}")) if p.exists()]}
+    between = {
+        "ray": processes_of_ray(),
+        "files": [str(p) for p in (cluster, Path(f"/tmp/ray-{number}")) if p.exists()],
+    }
     call("scontrol", "update", f"jobid={number}", "StartTime=now")
     ended = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL")
     seconds["until it ends"] = until("the second attempt ends", lambda: job(number)["JobState"] in ended)
