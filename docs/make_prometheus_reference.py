@@ -21,9 +21,9 @@ This page is made from `sdpo/telemetry/` by `python docs/make_prometheus_referen
   engines tell themselves has the actor's own name.
 - Cardinality is bounded. A value that a label does not know is exported as `other`; so is every actor after the first
   {MAX_ACTORS} that the driver has seen.
-- A counter whose labels have known values exists from the start, at 0. A gauge exists from its first value on; Ray drops
-  one that was not set for about 20 s, so that those of a run that is over disappear. The driver sets its gauges every
-  5 s; Ray reports every 10 s.
+- A counter whose labels have known values exists from the start, at 0. A gauge exists from its first value on; Ray
+  drops one that was not set for about 20 s, so that those of a run that is over disappear. The driver sets its gauges
+  every 5 s; Ray reports every 10 s.
 - Ray makes the `_sum` of a histogram from the middles of its buckets: means from it are rough. Seconds that must be
   right are counters.
 - Every restart of the learner begins a new incarnation, a new value of `run`. `max by (run) (ray_sdpo_run_active) == 1`
@@ -38,8 +38,9 @@ several.
 """
 TAIL = """
 ## Metrics of vLLM and of Ray
-Every engine exports vLLM's own metrics, as `ray_vllm_…`, with `run` and `actor` behind vLLM's labels: running and waiting
-requests, KV cache usage, time to first token and so on. Ray exports those of its nodes, tasks and actors as `ray_…`.
+Every engine exports vLLM's own metrics, as `ray_vllm_…`, with `run` and `actor` behind vLLM's labels: running and
+waiting requests, KV cache usage, time to first token and so on. A gauge of an engine that samples nothing disappears
+until it samples again. Ray exports the metrics of its nodes, tasks and actors as `ray_…`.
 """
 
 

@@ -5,10 +5,14 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.metrics_log import read_metrics
+from orchestrator.telemetry import place_of
+from orchestrator.timeline import timeline
+from orchestrator.trace_log import read_trace
 from sdpo.telemetry.labels import ROLES
 from tests.metrics_page import undocumented
 from tests.run_fixtures import (
@@ -23,6 +27,8 @@ from tests.run_fixtures import (
     started,
     wait_for_steps,
 )
+from tests.trace_events import check_trace_events
+from tests.wandb_files import wandb_rows
 from tests.watching import live_status, logged_actors, sdpo
 
 pytestmark = pytest.mark.timeout(480)
@@ -57,6 +63,23 @@ MACHINE_METRICS = {
 """What it tells of speed and memory."""
 
 
+def check_trace(run_dir: Path, records: list[dict[str, Any]]) -> None:
+    """Every step left its calls; the time of every role is accounted for; the timeline holds all of it."""
+    for step in range(1, 9):
+        calls = list(read_trace(run_dir / "trace", step, step))
+        assert {call["stage"] for call in calls} >= {"generate", "judge", "score", "train", "publish"}, step
+        assert {place_of(call["actor"]) for call in calls} == {"rollout-0", "env-0", "teacher-0", "learner-rank0"}
+        for role in ROLES:
+            parts = {
+                k: v for k, v in records[step].items() if k.startswith((f"time/busy/{role}", f"time/idle/{role}/"))
+            }
+            assert sum(parts.values()) > 0.9 * records[step]["time/step_s"], (step, role)
+    document = timeline(read_trace(run_dir / "trace"))
+    calls = check_trace_events(document)["X"]
+    assert len(calls) == sum(1 for _ in read_trace(run_dir / "trace"))
+    assert any(event["ph"] == "f" for event in document["traceEvents"]), "a task's way through the actors"
+
+
 def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
     overrides = small(
         tmp_path,
@@ -73,6 +96,7 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
     assert undocumented(name for record in records for name in record) == []
     assert not (tmp_path / "run" / "alarms.jsonl").exists(), "learning is no alarm"
     assert [record["health/alarms"] for record in records] == [0.0] * 9
+    check_trace(tmp_path / "run", records)
     before, after = records[0]["heldout/pass@1"], records[-1]["heldout/pass@1"]
     assert after >= before + 0.3, output
     assert records[0]["repair/pass@1"] >= 0.8
@@ -94,7 +118,7 @@ def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_ch
         "placement__env__min_workers": 2,
         "placement__env__max_workers": 2,
     }
-    two |= {"placement__learner__ranks": 2, "checkpoint__every_steps": 0}
+    two |= {"placement__learner__ranks": 2, "checkpoint__every_steps": 0, "record__trackers__wandb__mode": "offline"}
     with started(command(RUN_FILE, *small(tmp_path, steps=500, **two)), tmp_path / "log") as process:
         wait_for_steps(tmp_path / "run", 1, process)
         status = live_status(tmp_path / "run", 1)
@@ -119,6 +143,10 @@ def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_ch
     assert [r["step"] for r in records] == list(range(done + 2)), output
     assert records[:-1] == first, "what was done is kept as it was"
     assert records[-1]["train/optimizer_step"] == done + 1
+    tracked = wandb_rows(tmp_path / "run")
+    assert [(row["_step"], row.get("train/loss")) for row in tracked] == [
+        (r["step"], r.get("train/loss")) for r in records
+    ]
     samples = (tmp_path / f"run/samples/step-{done + 1:06d}.jsonl").read_text().splitlines()
     versions = {v for line in samples for v in json.loads(line)["versions"]}
     assert versions == {f"2.{done}"}, "of the second incarnation, after so many batches"
