@@ -24,7 +24,7 @@ def command(run_file: str | Path, *overrides: str) -> list[str]:
     return [sys.executable, "-m", "orchestrator", "train", str(run_file), *overrides]
 
 
-def small(folder: Path, **changes: Any) -> list[str]:
+def small(folder: Path | str, **changes: Any) -> list[str]:
     """Overrides that make a run of the embedded model small; `changes` use `__` for dots."""
     settings: dict[str, Any] = {
         "dir": folder,
