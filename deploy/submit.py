@@ -128,7 +128,8 @@ def outcome(client: Any, submission_id: str) -> int:
     print(f"{submission_id}: {status}{reason}")
     if status == "SUCCEEDED":
         return 0
-    return STOPPED if status == "STOPPED" else int(info.driver_exit_code or 1)
+    code = STOPPED if status == "STOPPED" else int(info.driver_exit_code or 1)
+    return code if code > 0 else 128 - code  # by a signal
 
 
 def submit(arguments: argparse.Namespace) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 HIDDEN = "<hidden>"
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS", "APIKEY", "KEY")
 _IN_URI = re.compile(
-    r"(?P<scheme>\bhttps?://)[^/\s@]+@"
-    r"|(?P<other>\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@:]*:(?!\d+/)[^\s@]+@"
+    r"(?P<scheme>\bhttps?:/{1,2})[^/\s@]+@"
+    r"|(?P<other>\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/\s@:]*:(?!\d+/)[^\s@]+@"
 )
 """scheme://user:password@host, also with a slash in the password; of http a token alone, too."""
 _IN_QUERY = re.compile(r"(?P<key>[?&][\w.-]*(?:token|secret|password|credential|signature|key)[\w.-]*=)[^&\s#]+", re.I)

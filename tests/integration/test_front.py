@@ -1,0 +1,37 @@
+"""The actor `orchestrator` in a Ray of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.run_fixtures import ROOT
+
+
+def test_a_run_tells_and_hears_through_its_actor(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-m", "tests.integration.clusters.front", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    story = json.loads(done.stdout.splitlines()[-1])
+    status = story["status"]
+    assert {key: status[key] for key in ("run", "dir", "incarnation", "step", "stage", "reward", "version")} == {
+        "run": "a-run",
+        "dir": str(tmp_path),
+        "incarnation": 7,
+        "step": 3,
+        "stage": "collect",
+        "reward": 0.5,
+        "version": "7.3",
+    }
+    assert story["age_s"] < 60
+    assert story["namespace"] == "a-run-7"
+    assert story["after_death"]["reward"] == 0.75, "the driver tells the new one everything anew"
+    assert "away" in story["after_death"]["last_error"], "and has logged that it was away"
+    assert (story["asked_before"], story["asked_once"], story["asked_now"]) == (0, 1, 2)
+    assert story["asked_after_death"] == 1, "what was heard is not heard twice"
+    assert story["heard"] and story["heard_again"] and story["heard_now"]  # noqa: PT018
+    assert story["left"] == {}, "it goes with the run"
+    assert story["asked_by_file"] == 1
+    assert not (tmp_path / "stop").exists()
