@@ -13,6 +13,7 @@ venv=$HOME/sdpo-venv
 role_file=$HOME/.sdpo-role
 torch_index=https://download.pytorch.org/whl/cpu
 extras=${SDPO_EXTRAS:-s3}
+grafana_image=grafana/grafana:12.0.0
 die() { printf 'node: %s\n' "$*" >&2; exit 1; }
 pip_install() { "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check "$@"; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -65,14 +66,14 @@ setup() {
 
 answers() { "$venv/bin/python" -c 'import socket, sys; socket.create_connection(("127.0.0.1", int(sys.argv[1])), 2)' "$1" 2>/dev/null; }
 
-prometheus() {
+start_prometheus() {
     if ! command -v prometheus >/dev/null; then
         apt_install prometheus
         as_root systemctl disable --now prometheus prometheus-node-exporter || true  # the system's own configuration
     fi
     answers 9090 && return
     mkdir -p "$HOME/prometheus"
-    setsid "$(type -P prometheus)" --config.file="$source/deploy/monitoring/prometheus.yml" \
+    setsid prometheus --config.file="$source/deploy/monitoring/prometheus.yml" \
         --storage.tsdb.path="$HOME/prometheus/data" --web.listen-address=127.0.0.1:9090 \
         </dev/null >"$HOME/prometheus/log" 2>&1 &
     for _ in $(seq 100); do
@@ -81,6 +82,16 @@ prometheus() {
     done
     tail -n 5 "$HOME/prometheus/log" >&2
     die "Prometheus did not answer at port 9090 within 20 s"
+}
+
+start_grafana() {
+    ensure_docker
+    with_docker docker inspect sdpo-grafana >/dev/null 2>&1 && return
+    with_docker docker run --detach --name sdpo-grafana --restart unless-stopped --network host \
+        --volume "$source/deploy/monitoring:/monitoring:ro" --volume /tmp/ray:/tmp/ray:ro \
+        --env GF_PATHS_CONFIG=/monitoring/grafana.ini --env GF_PATHS_PROVISIONING=/monitoring/provisioning \
+        --env GF_SERVER_HTTP_ADDR=127.0.0.1 --env SDPO_BOARDS=/monitoring/boards \
+        --env RAY_PROMETHEUS_HOST=http://localhost:9090 "$grafana_image"
 }
 
 ray_start() {
@@ -98,7 +109,7 @@ ray_start() {
 
 case ${1:-} in
     setup) setup "${2:-}" ;;
-    prometheus | grafana) "$1" ;;
+    prometheus | grafana) "start_$1" ;;
     ray) [ "${2:-}" = start ] || die "ray ${2:-}: allowed: ray start"; ray_start "${@:3}" ;;
     *) die "${1:-no command}: allowed: setup ROLE, prometheus, grafana, ray start" ;;
 esac

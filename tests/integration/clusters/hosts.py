@@ -1,7 +1,9 @@
 """Machines that `ray up` reaches over ssh: each has its own processes, network, mounts, home and /tmp/ray."""
 
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +25,7 @@ PermitRootLogin prohibit-password
 PasswordAuthentication no
 StrictModes no
 UsePAM no
-SetEnv HOME={home} SDPO_ENV_SLOTS=2 RAY_USAGE_STATS_ENABLED=0 PYTHONPATH={home}/sdpo
+SetEnv SDPO_ENV_SLOTS=2 RAY_USAGE_STATS_ENABLED=0 PYTHONPATH={home}/sdpo
 """
 
 
@@ -87,7 +89,11 @@ def machine(name: str, address: str, bridge: str, folder: Path) -> Iterator[None
             ["route", "add", "default", "via", address.rpartition(".")[0] + ".1"],
         ):
             call("ip", "-n", name, *words)
-        inside = f"hostname {name}; mount --bind {own}/ray /tmp/ray; exec /usr/sbin/sshd -D -e -f {own}/sshd_config"
+        users = Path("/etc/passwd").read_text().splitlines()
+        users = [re.sub(r":[^:]*(:[^:]*)$", rf":{home}\1", user) if user.startswith("root:") else user for user in users]
+        (own / "passwd").write_text("\n".join(users) + "\n")
+        mounts = f"mount --bind {own}/ray /tmp/ray; mount --bind {own}/passwd /etc/passwd"
+        inside = f"hostname {name}; {mounts}; exec /usr/sbin/sshd -D -e -f {own}/sshd_config"
         spaces = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts", "--ipc"]
         with (own / "sshd.log").open("w") as log:
             first = subprocess.Popen(
@@ -98,15 +104,28 @@ def machine(name: str, address: str, bridge: str, folder: Path) -> Iterator[None
         yield
 
 
+def shell(address: str, folder: Path, command: str) -> str:
+    """What a command printed on a machine of `machines(…, folder)`; raises as `call` does."""
+    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=5"]
+    return call("ssh", "-i", folder / "key", *options, f"root@{address}", command)
+
+
 def wait_for_ssh(address: str, folder: Path) -> None:
     """Raises what ssh says when 30 s have passed."""
-    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=5"]
     ends_s = time.monotonic() + 30
     while True:
         try:
-            call("ssh", "-i", folder / "key", *options, f"root@{address}", "true")
+            shell(address, folder, "true")
             return
         except subprocess.CalledProcessError as error:
             if time.monotonic() > ends_s:
                 raise RuntimeError(f"{error.stderr}\n{(folder / address / 'sshd.log').read_text()}") from error
             time.sleep(0.2)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has now."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port: int = free.getsockname()[1]
+    return port
