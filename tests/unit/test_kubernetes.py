@@ -206,6 +206,6 @@ def test_a_head_that_goes_has_time_for_its_hook():
     (container,) = pod["containers"]
     program = container["lifecycle"]["preStop"]["exec"]["command"][-1]
     compile(program, "preStop", "exec")
-    waits_s = int(re.search(r"monotonic\(\) \+ (\d+)", program)[1])
+    (waits_s,) = map(int, re.findall(r"monotonic\(\) \+ (\d+)", program))
     stop_s = int(next(e["value"] for e in container["env"] if e["name"] == "RAY_JOB_STOP_WAIT_TIME_S"))
     assert stop_s < waits_s < pod["terminationGracePeriodSeconds"] - 60
