@@ -1,8 +1,8 @@
 """Runs as jobs of a real cluster with a token, submitted from a Python that has `ray[default]` and nothing else."""
 
-import json
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.metrics_log import read_metrics
 from rollout_workers.guardian import segments_of
+from tests.docs_blocks import DOCS, blocks_of
 from tests.laptop import PYTHON, RAY, make_laptop
 from tests.ray_head import Head, ray_head
 from tests.run_fixtures import ROOT, RUN_FILE, gone, small, started, wait_for_steps
@@ -37,12 +38,25 @@ class Laptop:
     def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`ray job …`, with both streams in stdout."""
         command = [*RAY, "job", arguments[0], "--address", self.head.dashboard, *arguments[1:]]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.run(command, cwd=ROOT, env=self.environment, text=True, timeout=400, check=False, **streams)
+        return self._ended(command, {})
 
-    def submit_and_wait(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def documented(self, runs: Path, command: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+        """The block of docs/jobs.md that begins with `command`, with more overrides at its end."""
+        [block] = [b for b in blocks_of(DOCS / "jobs.md") if b.mark == "run by" and b.text.startswith(command)]
+        tools = "".join(f'{name}() {{ {shlex.join(how)} "$@"; }}\n' for name, how in (("ray", RAY), ("python", PYTHON)))
+        places = {"HEAD": self.head.dashboard, "RUNS": str(runs)}
+        return self._ended(["bash", "-c", f"{tools}{block.text.rstrip()} {shlex.join(overrides)}"], places)
+
+    def _ended(self, command: list[str], more: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.submit(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+            command,
+            cwd=ROOT,
+            env=self.environment | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
         )
 
 
@@ -56,7 +70,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 def submitted(laptop: Laptop, log: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The process of submit.py, which follows the job, and the submission's id."""
     with started(laptop.submit(RUN_FILE, *arguments), log) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (found := re.search(r"^submitted: (\S+)$", log.read_text(), re.MULTILINE)):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -102,23 +116,23 @@ def last_step(run_dir: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_run_is_stopped_killed_and_resumed_as_a_job(laptop: Laptop, tmp_path: Path) -> None:
     run_dir, head = tmp_path / "run", laptop.head
     small_run = small(tmp_path, checkpoint__every_steps=2, tasks__max_heldout=4)
     with submitted(laptop, tmp_path / "first.log", *small_run, "steps=500") as (process, job):
-        wait_for_steps(run_dir, 2, process)
+        wait_for_steps(run_dir, 2, process, 500)
         assert [a["name"] for a in rows(head, "actors", state="ALIVE", ray_namespace="run-1", class_name="Front")] == [
             "orchestrator"
         ]
-        second = laptop.submit_and_wait("--wait", RUN_FILE, *small_run, "steps=500")
-        assert second.returncode == 2, second.stdout + second.stderr
+        second = laptop.documented(tmp_path, "python deploy/submit.py", *small_run, "steps=500")
+        assert second.returncode == 2, second.stdout
         assert re.search(r"FAILED: sdpo: .*run.* live run", second.stdout), second.stdout
         segments = segments_of([p.pid for p in workers(head)])
         assert segments
         began = time.monotonic()
         assert laptop.ray("stop", job).returncode == 0
-        assert process.wait(120) == 130
+        assert process.wait(300) == 130
         print(f"ray job stop: {time.monotonic() - began:.1f} s")
         nothing_left(head, segments)
     log = (tmp_path / "first.log").read_text()
@@ -129,17 +143,15 @@ def test_a_run_is_stopped_killed_and_resumed_as_a_job(laptop: Laptop, tmp_path: 
     assert (run_dir / "checkpoints" / f"step-{done:06d}").is_dir()
 
     with submitted(laptop, tmp_path / "again.log", *small_run, "steps=500") as (process, _):
-        wait_for_steps(run_dir, done + 3, process)
+        wait_for_steps(run_dir, done + 3, process, 500)
         [driver] = [p for p in workers(head) if p.cmdline()[1:3] == ["-m", "orchestrator"]]
         segments = segments_of([p.pid for p in workers(head)])
         driver.kill()
-        assert process.wait(120) == 137
+        assert process.wait(300) == 137
         nothing_left(head, segments)
 
     goal = last_step(run_dir) + 2
-    environment = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "600"}})
-    run = ["--working-dir", ".", "--runtime-env-json", environment, "--", "sdpo", "train", RUN_FILE]
-    ended = laptop.ray("submit", *run, *small_run, f"steps={goal}")
+    ended = laptop.documented(tmp_path, "ray job submit", *small_run, f"steps={goal}")
     assert ended.returncode == 0, ended.stdout
     assert f"step {goal}/{goal}  reward" in ended.stdout, "the job's log streams"
     assert "succeeded" in ended.stdout
