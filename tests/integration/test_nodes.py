@@ -23,6 +23,9 @@ def story_of(program: str) -> dict[str, Any]:
 
 def test_waiting_env_workers_bring_a_node_and_let_it_go() -> None:
     story = story_of("autoscaled")
+    assert story["may_come"] == {"env": 2}, "what the autoscaler may add is known before it does"
+    assert story["came"] >= 1
+    assert story["came"] + story["still_may_come"] == 2
     assert story["first_nodes"] == 1
     assert story["resources"] == [["CPU", "env_slot"]], "a node for env workers needs no GPU"
     assert story["passed"] == 60

@@ -1,11 +1,16 @@
 """Packing a run into a cluster, and the one line about what has no place."""
 
+import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
+from orchestrator import capacity_facts
 from orchestrator.admission import require_room, sentence
 from orchestrator.bundles import Bundle, bundles_of
 from orchestrator.capacity import Cluster, Node, NodeType, shortages
@@ -13,6 +18,9 @@ from orchestrator.capacity_facts import growth
 from orchestrator.labels import matches
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError, PlacementError
+
+ROOT = Path(__file__).parents[2]
+MANIFEST, RECIPES = ROOT / "deploy/kubernetes/raycluster.yaml", ROOT / "docs/placement.md"
 
 
 def node(
@@ -233,6 +241,40 @@ def test_what_can_never_fit_is_refused_at_once() -> None:
 
 def test_an_autoscaler_that_cannot_be_read_is_given_its_time() -> None:
     admit(want("learner", 2, GPU=2), Clock(cluster(grows_unseen=True)))
+
+
+def test_the_node_groups_of_kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray's own reading of our manifest; the API server is a stand-in."""
+    (manifest,) = [d for d in yaml.safe_load_all(MANIFEST.read_text()) if d["kind"] == "RayCluster"]
+    manifest["metadata"].setdefault("namespace", "default")
+    asked = list[str]()
+
+    def client(namespace: str) -> SimpleNamespace:
+        def get(path: str) -> dict[str, Any]:
+            asked.append(f"{namespace}/{path}")
+            return manifest
+
+        return SimpleNamespace(get=get)
+
+    (tmp_path / "namespace").write_text("default\n")
+    monkeypatch.setattr("ray.autoscaler._private.kuberay.node_provider.KubernetesHttpApiClient", client)
+    monkeypatch.setattr(capacity_facts, "KUBERNETES_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setenv("RAY_CLUSTER_NAME", "sdpo")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    types, more, unseen = growth(capacity_facts.read_autoscaler("10.0.0.2:6379"), {})
+    assert asked == ["default/rayclusters/sdpo"]
+    assert not unseen
+    groups = {g["groupName"]: g for g in manifest["spec"]["workerGroupSpecs"]}
+    assert {t.name: t.more for t in types} == {name: g["maxReplicas"] for name, g in groups.items()}
+    assert more == sum(g["maxReplicas"] for g in groups.values())
+    assert [t.name for t in types if t.resources.get("env_slot")] == ["cpu-env"]
+    manifest["spec"]["enableInTreeAutoscaling"] = False
+    assert growth(capacity_facts.read_autoscaler("10.0.0.2:6379"), {}) == ((), 0, False)
+
+
+@pytest.mark.parametrize("recipe", re.findall(r"```yaml\n(.*?)```", RECIPES.read_text(), re.DOTALL))
+def test_the_recipes_are_run_files(recipe: str) -> None:
+    assert bundles_of(RunConfig.model_validate(yaml.safe_load(recipe)))
 
 
 def test_what_an_autoscaler_may_add() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray._private.services import get_node_ip_address
 
+from orchestrator.capacity_facts import gather_cluster
 from rollout_workers.guardian import Guardian
 from sdpo.config import EnvConfig, EnvPlacement
 from tests.integration.clusters.attempts import judged, opened, until
@@ -107,6 +108,7 @@ def env_nodes() -> list[dict[str, Any]]:
 async def come_and_go() -> dict[str, Any]:
     """What happened, for the test."""
     assert not env_nodes()
+    known = gather_cluster(60)
     began_s = time.monotonic()
     async with opened(CONFIG, PLACEMENT) as pool:
         first_s, first = time.monotonic() - began_s, len(env_nodes())
@@ -114,10 +116,14 @@ async def come_and_go() -> dict[str, Any]:
         work = asyncio.create_task(judged(pool, CONFIG, 60))
         await until(lambda: pool.states["serving"] >= 2, 60)
         verdicts = await work
+        seen = gather_cluster(60)
         await until(lambda: pool.states == {"serving": 1, "pending": 0, "draining": 0}, 30)
     stopped_s = time.monotonic()
     await until(lambda: not env_nodes(), 60)
     return {
+        "may_come": {kind.name: kind.more for kind in known.types},
+        "came": sum(node.type == "env" for node in seen.nodes),
+        "still_may_come": sum(kind.more for kind in seen.types),
         "first_s": first_s,
         "first_nodes": first,
         "resources": resources,
