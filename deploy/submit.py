@@ -28,6 +28,7 @@ from sdpo.secrets import hide_secrets, is_secret_name  # noqa: E402
 
 STOPPED, INTERRUPTED = 130, 130
 LOOK_EVERY_S = 1.0
+HEAD_STARTS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +133,30 @@ def outcome(client: Any, submission_id: str) -> int:
     return code if code > 0 else 128 - code  # by a signal
 
 
+def send(client: Any, job: Job) -> None:
+    """Submit it; a head that has just come up and cannot start jobs yet is asked again. Raises `InfrastructureError`."""
+    deadline_s = time.monotonic() + HEAD_STARTS_S
+    while True:
+        try:
+            client.submit_job(
+                entrypoint=job.entrypoint,
+                submission_id=job.submission_id,
+                runtime_env=job.runtime_env,
+                metadata=job.metadata,
+            )
+            return
+        except (RuntimeError, ValueError) as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline_s:
+                reason = hide_secrets(str(error).strip().splitlines()[-1])
+                raise InfrastructureError(f"not submitted: {reason}") from None
+        time.sleep(LOOK_EVERY_S)
+
+
 def submit(arguments: argparse.Namespace) -> int:
     """Submit and, as asked, wait; returns the exit code. Raises `SdpoError`."""
     job = make_job(arguments)
     client = connect(arguments.address)
-    try:
-        client.submit_job(
-            entrypoint=job.entrypoint,
-            submission_id=job.submission_id,
-            runtime_env=job.runtime_env,
-            metadata=job.metadata,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise InfrastructureError(f"not submitted: {hide_secrets(str(error).strip().splitlines()[-1])}") from None
+    send(client, job)
     print(f"submitted: {job.submission_id}", flush=True)
     if arguments.mode == "no-wait":
         return 0

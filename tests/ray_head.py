@@ -33,9 +33,15 @@ class Head:
 
     def get(self, path: str, agent: str = "python") -> requests.Response:
         """What the dashboard's server answers to a client with the token; "Mozilla/5.0" is a browser."""
-        token = Path(self.client["RAY_AUTH_TOKEN_PATH"]).read_text()
-        headers = {"Authorization": f"Bearer {token}", "User-Agent": agent}
-        return requests.get(self.dashboard + path, headers=headers, timeout=60)
+        return requests.get(self.dashboard + path, headers={**self._token, "User-Agent": agent}, timeout=60)
+
+    def post(self, path: str, data: dict[str, str]) -> requests.Response:
+        """What it answers to a POST of JSON."""
+        return requests.post(self.dashboard + path, json=data, headers=self._token, timeout=60)
+
+    @property
+    def _token(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {Path(self.client['RAY_AUTH_TOKEN_PATH']).read_text()}"}
 
     def processes(self) -> list[psutil.Process]:
         """Of the head and of everything that runs under it."""
@@ -101,15 +107,15 @@ def ray_head(num_cpus: int = 8, **variables: str) -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for(head: Head, process: "subprocess.Popen[bytes]", timeout_s: float = 120) -> None:
+def _wait_for(head: Head, process: "subprocess.Popen[bytes]", timeout_s: float = 300) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         output = (head.folder / "head.log").read_text()
         assert process.poll() is None, output
         assert time.monotonic() < deadline, f"no answer from {head.dashboard} within {timeout_s} s: {output}"
         try:
-            if head.get("/api/jobs/").status_code == 200:
-                return
+            if head.post("/api/jobs/", {"entrypoint": "true"}).status_code == 200:
+                return  # also the agent that starts jobs is there
         except requests.ConnectionError:
             pass
         time.sleep(0.5)
