@@ -90,7 +90,9 @@ def machine(name: str, address: str, bridge: str, folder: Path) -> Iterator[None
         ):
             call("ip", "-n", name, *words)
         users = Path("/etc/passwd").read_text().splitlines()
-        users = [re.sub(r":[^:]*(:[^:]*)$", rf":{home}\1", user) if user.startswith("root:") else user for user in users]
+        users = [
+            re.sub(r":[^:]*(:[^:]*)$", rf":{home}\1", user) if user.startswith("root:") else user for user in users
+        ]
         (own / "passwd").write_text("\n".join(users) + "\n")
         mounts = f"mount --bind {own}/ray /tmp/ray; mount --bind {own}/passwd /etc/passwd"
         inside = f"hostname {name}; {mounts}; exec /usr/sbin/sshd -D -e -f {own}/sshd_config"
