@@ -134,7 +134,7 @@ def outcome(client: Any, submission_id: str) -> int:
 
 
 def send(client: Any, job: Job) -> None:
-    """Submit it; a head that has just come up and cannot start jobs yet is asked again. Raises `InfrastructureError`."""
+    """Submit it; a head that has just come up is asked again. Raises `InfrastructureError`."""
     deadline_s = time.monotonic() + HEAD_STARTS_S
     while True:
         try:
