@@ -27,7 +27,7 @@ This page is made from `sdpo/telemetry/` by `python docs/make_prometheus_referen
 - Ray makes the `_sum` of a histogram from the middles of its buckets: means from it are rough. Seconds that must be
   right are counters.
 - Every restart of the learner begins a new incarnation, a new value of `run`. `max by (run) (ray_sdpo_run_active) == 1`
-  is the one that goes on.
+  is the one that goes on; the restart is counted in the one that it ended.
 
 ## Whom an actor waits for
 `sdpo_actor_seconds_total` splits the time of every actor. It is `busy` while it serves a call of the orchestrator. Else

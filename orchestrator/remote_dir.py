@@ -18,7 +18,7 @@ ORIGIN = ".origin.json"
 """In a local copy: the URI of the directory that it is a copy of, and the tags of what it holds."""
 ELSEWHERE = ("checkpoints", "model", "lease")
 """Folders of a run directory that a local copy does not have."""
-NOT_NEEDED = (*ELSEWHERE, "samples", "stacks", "rollouts")
+NOT_NEEDED = (*ELSEWHERE, "samples", "stacks", "rollouts", "trace")
 """Folders that a run which goes on does not read."""
 
 

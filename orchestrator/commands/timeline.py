@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from sdpo.errors import ConfigError
+from sdpo.storage import is_uri
 
 NAME = "timeline"
 HELP = "write what every actor of a run did when, for ui.perfetto.dev or chrome://tracing"
@@ -11,21 +12,25 @@ HELP = "write what every actor of a run did when, for ui.perfetto.dev or chrome:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The run directory, where to write, which steps."""
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="default: RUN_DIR/timeline.json")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="a path or a URI")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.json", help="default: RUN_DIR/timeline.json; of a URI timeline.json here"
+    )
     parser.add_argument("--steps", metavar="FIRST:LAST", default=":", help="both included; either may be missing")
 
 
 def run(arguments: Namespace) -> int:
     """Write the timeline and print its path."""
+    from orchestrator.remote_dir import reading_copy
     from orchestrator.timeline import write_timeline
     from orchestrator.trace_log import read_trace, trace_files
 
     first, last = _steps(arguments.steps)
-    folder = arguments.run_dir / "trace"
+    folder = reading_copy(arguments.run_dir) / "trace"
     if not trace_files(folder):
         raise ConfigError(f"RUN_DIR={arguments.run_dir}: no trace/step-*.jsonl; allowed: a run with record.trace=true")
-    file = arguments.out or arguments.run_dir / "timeline.json"
+    here = Path() if is_uri(arguments.run_dir) else Path(arguments.run_dir)
+    file = arguments.out or here / "timeline.json"
     num_calls = write_timeline(read_trace(folder, first, last), file)
     print(f"timeline: {file} ({num_calls} calls, {file.stat().st_size / 1e6:.1f} MB); open it in ui.perfetto.dev")
     return 0
