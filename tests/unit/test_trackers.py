@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sqlite3
-import struct
 import subprocess
 import sys
 import time
@@ -20,40 +19,11 @@ from orchestrator.trackers.process import TrackerProcess
 from orchestrator.trackers.protocol import TrackedRun
 from sdpo.config.load import make_run_config
 from sdpo.errors import ConfigError, RunInterrupted
+from tests.wandb_files import wandb_rows
 
 
 def config_with(folder: Path, **trackers):
     return make_run_config({"dir": str(folder), "name": "demo", "record": {"trackers": trackers}}, {})
-
-
-def wandb_records(file: Path) -> list[bytes]:
-    """The records of a .wandb file: a LevelDB log behind a header of 7 bytes."""
-    data, at, records, parts = file.read_bytes(), 7, list[bytes](), list[bytes]()
-    while at + 7 <= len(data):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        parts.append(data[at + 7 : at + 7 + length])
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            records.append(b"".join(parts))
-            parts.clear()
-    return records
-
-
-def wandb_rows(run_dir: Path) -> list[dict[str, float]]:
-    """Every row of every offline run below the run directory, in order."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    rows = []
-    for file in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
-        for record in map(Record.FromString, wandb_records(file)):
-            if record.WhichOneof("record_type") == "history":
-                items = record.history.item
-                rows.append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
-    return rows
 
 
 def mlflow_client(folder: Path, monkeypatch):
