@@ -6,8 +6,9 @@ from tests.integration.test_nodes import story_of
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_where_everybody_lives_and_what_has_no_room() -> None:
-    story = story_of("placed")
+    story = story_of("placed", timeout_s=580.0)
     apart = story["separate"]
     assert apart["reserved"] == ["a-1/env-0", "a-1/env-1", "a-1/learner", "a-1/rollout-0"]
     assert apart["learner"] == ["learner", "learner"]

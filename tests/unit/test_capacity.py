@@ -245,6 +245,7 @@ def test_an_autoscaler_that_cannot_be_read_is_given_its_time() -> None:
 
 def test_the_node_groups_of_kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray's own reading of our manifest; the API server is a stand-in."""
+    manifest: dict[str, Any]
     (manifest,) = [d for d in yaml.safe_load_all(MANIFEST.read_text()) if d["kind"] == "RayCluster"]
     manifest["metadata"].setdefault("namespace", "default")
     asked = list[str]()

@@ -48,14 +48,13 @@ def config_of(placement: dict[str, Any], start_s: float = 3.0) -> RunConfig:
     return RunConfig.model_validate({"placement": placement, "deadlines": {"start_s": start_s}})
 
 
-@ray.remote(num_cpus=0)
 class Lodger:
     def where(self) -> tuple[str, list[Any]]:
         return ray.get_runtime_context().get_node_id(), ray.get_gpu_ids()
 
 
 def lodge(**options: Any) -> Any:
-    return Lodger.options(**options).remote()
+    return ray.remote(num_cpus=0)(Lodger).options(**options).remote()
 
 
 def role_of(node_id: str) -> str:
@@ -196,7 +195,10 @@ def main() -> None:
         cluster.add_node(num_cpus=2, num_gpus=2, labels=LEARNERS)
         cluster.add_node(num_cpus=2, resources={"env_slot": 2})
         cluster.wait_for_nodes(60)
-        story = {"separate": asyncio.run(separate(cluster, engine_node)), "colocated": asyncio.run(colocated())}
+        story: dict[str, Any] = {
+            "separate": asyncio.run(separate(cluster, engine_node)),
+            "colocated": asyncio.run(colocated()),
+        }
         story["waiting"] = waiting()
         ray.shutdown()
         os.environ["RAY_ADDRESS"] = cluster.address
