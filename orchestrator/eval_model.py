@@ -18,7 +18,10 @@ def is_run_dir(path: Path) -> bool:
 
 
 def local_model(place: Path | str) -> Path:
-    """A path is itself; of a URI, a model or a run directory, the local copy. Raises `StorageError`, `TransferError`."""
+    """A path is itself; of a URI, a model or a run directory, the local copy.
+
+    Raises `StorageError` or `TransferError`.
+    """
     if not is_uri(place):
         return Path(place)
     store = Store(str(place))

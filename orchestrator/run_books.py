@@ -84,8 +84,9 @@ class RunBooks:
         """Write the step down, then a checkpoint when one is due or an alarm begins.
 
         In this order: what a checkpoint holds is in the books, and what the books hold beyond it is done again.
-        Raises `StoppedByAlarm` where the config asks for it.
+        Raises `StoppedByAlarm` where the config asks for it, and `LeaseLost` before anything is written.
         """
+        self._run_dir.require_held()
         self.progress.enter("save")
         self._memory.ask()
         metrics = {**metrics, **speed_metrics(groups, metrics)}

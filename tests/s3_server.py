@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 from urllib.request import urlopen
@@ -114,15 +115,14 @@ class Faulty:
 
 def main(port: int) -> None:
     """Serve until the process is killed."""
-    import boto3
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import run_simple
 
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
     app = Faulty(DomainDispatcherApplication(create_backend_app))
 
     def make_bucket() -> None:
-        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}")
+        client = import_module("boto3").client("s3", endpoint_url=f"http://127.0.0.1:{port}")
         client.create_bucket(Bucket=BUCKET)
 
     threading.Thread(target=make_bucket, daemon=True).start()

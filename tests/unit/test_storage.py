@@ -5,11 +5,11 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-import s3fs
 
 import sdpo.storage
 from orchestrator.cli import main
@@ -26,6 +26,7 @@ from tests.learner_fixtures import make_config, masters, one_rank
 from tests.s3_server import BUCKET, S3, s3_server
 from tests.tiny_models import make_tiny_model
 
+s3fs = import_module("s3fs")
 ROOT = Path(__file__).parents[2]
 
 
@@ -75,6 +76,16 @@ def test_a_uri_that_cannot_be_used_is_one_line_and_exit_code_2(
         fetched(uri)
     assert main(["export", uri, "OUT"]) == 2
     assert capfd.readouterr().err.startswith(f"sdpo: {uri}")
+
+
+def test_a_run_directory_in_a_bucket_that_is_not_there_is_refused_before_anything_starts(base: str) -> None:
+    run_dir = RunDir(config_of("s3://no-such-bucket/runs"))
+    run_dir.check()
+    with pytest.raises(
+        StorageError, match=r"s3://no-such-bucket/runs/run/lease/000001\.json: cannot be created: .*bucket"
+    ):
+        run_dir.open({})
+    run_dir.close()
 
 
 def test_missing_credentials_are_said_at_once(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
