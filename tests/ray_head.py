@@ -8,13 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import requests
+
+STARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,26 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+class TooSlow(Exception):
+    """Ray gives its own start 30 s, which a loaded machine may exceed."""
+
+
 @contextmanager
 def ray_head(num_cpus: int = 8, **variables: str) -> Iterator[Head]:
+    """As `_one_head`; a start that was too slow is tried again."""
+    with ExitStack() as stack:
+        for tries_left in range(STARTS - 1, -1, -1):
+            try:
+                head = stack.enter_context(_one_head(num_cpus, variables))
+                break
+            except TooSlow:
+                if not tries_left:
+                    raise
+        yield head
+
+
+@contextmanager
+def _one_head(num_cpus: int, variables: Mapping[str, str]) -> Iterator[Head]:
     """`sdpo` is a command there, of the code that a job uploads; `variables` are in the environment of the nodes.
 
     The folder is short and directly below /tmp: Ray makes sockets in it.
@@ -111,6 +131,8 @@ def _wait_for(head: Head, process: "subprocess.Popen[bytes]", timeout_s: float =
     deadline = time.monotonic() + timeout_s
     while True:
         output = (head.folder / "head.log").read_text()
+        if process.poll() is not None and "timed out during startup" in output:
+            raise TooSlow(output)
         assert process.poll() is None, output
         assert time.monotonic() < deadline, f"no answer from {head.dashboard} within {timeout_s} s: {output}"
         try:
