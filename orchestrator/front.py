@@ -53,6 +53,10 @@ class Front:
         self._asked = Asked(stop=False, now=False)
         self._changed, self._heard = asyncio.Event(), asyncio.Event()
 
+    def __repr__(self) -> str:
+        """`orchestrator`: Ray keeps what it is at first, and no call of it fails in the middle of something."""
+        return NAME
+
     async def status(self) -> Status:
         """The latest that the driver said."""
         return self._status
