@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -82,12 +84,24 @@ def test_the_image_of_env_nodes_is_small_and_not_root(image):
     assert size < 800e6, f"{size / 1e6:.0f} MB"
 
 
-def bundle(folder: Path, image: str, container: dict, masked: bool) -> None:
-    """What containerd makes of a pod with hostUsers: false, for runc."""
-    (folder / "rootfs").mkdir(parents=True)
+@pytest.fixture
+def pod(image):
+    """A folder for runc with the image's files. Not pytest's: that is closed to others, as root of a pod is one."""
+    folder = Path(tempfile.mkdtemp(prefix="sdpo-pod-"))
+    folder.chmod(0o755)
+    (folder / "rootfs").mkdir()
     made = call("docker", "create", image, "true").strip()
-    call("bash", "-c", f"set -o pipefail; docker export {made} | tar -x -C {folder}/rootfs")
-    call("docker", "rm", made)
+    try:
+        call("bash", "-c", f"set -o pipefail; docker export {made} | tar -x -C {folder}/rootfs")
+        yield folder
+    finally:
+        call("docker", "rm", made)
+        shutil.rmtree(folder)
+
+
+def run_in(folder: Path, container: dict, masked: bool) -> str:
+    """What containerd makes of a container of a pod with hostUsers: false, by runc."""
+    (folder / "config.json").unlink(missing_ok=True)
     call("runc", "spec", cwd=folder)
     config = json.loads((folder / "config.json").read_text())
     kept = list(container["capabilities"].get("add", []))
@@ -105,26 +119,16 @@ def bundle(folder: Path, image: str, container: dict, masked: bool) -> None:
     if not masked:
         config["linux"] |= {"maskedPaths": [], "readonlyPaths": []}
     (folder / "config.json").write_text(json.dumps(config))
+    return call("runc", "--root", folder / "runc", "run", f"{folder.name}-{masked}", cwd=folder)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_bubblewrap_starts_with_the_rights_of_an_env_pod(image, tmp_path):
+def test_bubblewrap_starts_with_the_rights_of_an_env_pod(pod):
     groups = yaml.safe_load((ROOT / "deploy/kubernetes/raycluster.yaml").read_text())["spec"]["workerGroupSpecs"]
-    pod = next(group for group in groups if group["groupName"] == "cpu-env")["template"]["spec"]
-    rights = pod["containers"][0]["securityContext"]
-    assert (pod["hostUsers"], rights["procMount"], rights["seccompProfile"]) == (
-        False,
-        "Unmasked",
-        {"type": "Unconfined"},
-    )
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.is_relative_to(tmp_path.parents[2]):
-            folder.chmod(0o755)  # root of the user namespace is nobody here
-    said = {}
-    for masked in (False, True):
-        folder = tmp_path / f"masked-{masked}"
-        bundle(folder, image, rights, masked)
-        said[masked] = call("runc", "--root", tmp_path / "runc", "run", f"sdpo-{os.getpid()}-{masked}", cwd=folder)
-    assert said[False].startswith("started bubblewrap")
-    assert said[True].startswith("refused"), "then procMount: Unmasked is not needed any more"
+    spec = next(group for group in groups if group["groupName"] == "cpu-env")["template"]["spec"]
+    rights = spec["containers"][0]["securityContext"]
+    assert spec["hostUsers"] is False
+    assert (rights["procMount"], rights["seccompProfile"]) == ("Unmasked", {"type": "Unconfined"})
+    assert run_in(pod, rights, masked=False).startswith("started bubblewrap")
+    assert run_in(pod, rights, masked=True).startswith("refused"), "then procMount: Unmasked is not needed any more"
