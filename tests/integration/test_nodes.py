@@ -15,7 +15,9 @@ def story_of(program: str, timeout_s: float = 280.0) -> dict[str, Any]:
     own = {"RAY_AUTH_MODE": "disabled", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | own
     command = [sys.executable, "-m", f"tests.integration.clusters.{program}"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     story: dict[str, Any] = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     return story
