@@ -29,7 +29,8 @@ class Prometheus:
         """The series of an instant query."""
         answer = requests.get(f"{self._url}/api/v1/query", params={"query": expr}, timeout=timeout_s)
         assert answer.status_code == 200, f"{expr}: {answer.text}"
-        return answer.json()["data"]["result"]
+        found: list[dict] = answer.json()["data"]["result"]
+        return found
 
     def has_seen(self, selector: str) -> int:
         """Number of series of a selector during the last half hour."""
@@ -98,7 +99,7 @@ def test_every_selector_of_every_board_and_alert_returns_series(tmp_path, monkey
     seen = dict.fromkeys(wanted, 0)
     autoscaler, dashboard = map(str, free_ports(2))
     ports = {"AUTOSCALER_METRIC_PORT": autoscaler, "DASHBOARD_METRIC_PORT": dashboard}
-    with ray_head(**ports, PYTHONPATH=str(ROOT)) as head, prometheus(head, tmp_path) as server:
+    with ray_head(8, **ports, PYTHONPATH=str(ROOT)) as head, prometheus(head, tmp_path) as server:
         for name, value in {**head.client, "RAY_ADDRESS": head.gcs}.items():
             monkeypatch.setenv(name, value)
         run = command(

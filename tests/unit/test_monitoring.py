@@ -45,7 +45,7 @@ def metric_of(name: str):
 
 
 def test_every_name_label_and_value_is_in_the_catalogue():
-    unknown = []
+    unknown: list[tuple[str, ...]] = []
     for where, title, expr in expressions():
         for name, matchers in selectors(expr):
             if not name.startswith("ray_sdpo_"):
