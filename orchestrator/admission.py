@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.bundles import Bundle
-from orchestrator.capacity import Cluster, Shortage, shortages
+from orchestrator.capacity import ORDINARY, Cluster, Shortage, shortages
 from orchestrator.room import describe, describe_labels
 from sdpo.errors import InfrastructureError, PlacementError
 
@@ -71,14 +71,14 @@ def sentence(shortage: Shortage, where: str) -> str:
 
 
 def lacking(shortage: Shortage) -> list[str]:
-    """The resources that no node has enough of; if there are none, those that all nodes together are short of, or all
-    that the actor asks for."""
+    """The resources that no node has enough of; if there are none, those that all nodes together are short of; or, where
+    other roles take them, what is not on every node anyway."""
     request = shortage.bundle.request
     alone = [name for name, amount in request.items() if shortage.largest.get(name, 0.0) < amount]
     together = [
         name for name, amount in request.items() if shortage.together.get(name, 0.0) < amount * shortage.wanted - 1e-6
     ]
-    return sorted(alone or together or request)
+    return sorted(alone or together or set(request) - set(ORDINARY) or request)
 
 
 def _amounts(amounts: Mapping[str, float], names: Sequence[str]) -> str:
