@@ -71,8 +71,8 @@ def sentence(shortage: Shortage, where: str) -> str:
 
 
 def lacking(shortage: Shortage) -> list[str]:
-    """The resources that no node has enough of; if there are none, those that all nodes together are short of; or, where
-    other roles take them, what is not on every node anyway."""
+    """The resources that no node has enough of; if there are none, those that all nodes together are short of; or,
+    where other roles take them, what is not on every node anyway."""
     request = shortage.bundle.request
     alone = [name for name, amount in request.items() if shortage.largest.get(name, 0.0) < amount]
     together = [
