@@ -35,9 +35,8 @@ def test_rays_aws_code_launches_an_instance_of_each_node_type() -> None:
     }
     assert all(node["groups"] == 1 for node in launched.values())
     assert launched["ray.head.default"]["resources"]["CPU"] == 0
-    offers = {
-        name: [node["resources"].get(k, 0) for k in ("CPU", "GPU", "env_slot")] for name, node in launched.items()
-    }
+    kinds = ("CPU", "GPU", "env_slot")
+    offers = {name: [node["resources"].get(kind, 0) for kind in kinds] for name, node in launched.items()}
     assert offers["cpu.env"] == [16, 0, 16]
     assert offers["gpu.learner"] == offers["gpu.rollout"] == [48, 4, 0]
 

@@ -24,18 +24,16 @@ def launched() -> list[dict[str, Any]]:
     kinds = config["available_node_types"]
     for name, kind in kinds.items():
         provider.create_node(kind["node_config"], {TAG_RAY_USER_NODE_TYPE: name}, 1)
-    nodes = [
-        (provider.node_tags(i)[TAG_RAY_USER_NODE_TYPE], provider._get_node(i))
-        for i in provider.non_terminated_nodes({})
-    ]
+    nodes = [provider._get_node(node_id) for node_id in provider.non_terminated_nodes({})]
+    types = {node.id: provider.node_tags(node.id)[TAG_RAY_USER_NODE_TYPE] for node in nodes}
     return [
         {
-            "type": name,
+            "type": types[node.id],
             "instance": node.instance_type,
             "groups": len(node.security_groups),
-            "resources": kinds[name]["resources"],
+            "resources": kinds[types[node.id]]["resources"],
         }
-        for name, node in nodes
+        for node in nodes
     ]
 
 
