@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from sdpo.storage import Store
 from tests.run_fixtures import ROOT, RUN_FILE, command, finished, small
 from tests.s3_server import BUCKET, S3, s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 BASE = f"s3://{BUCKET}/team"
 RUNS = f"{BASE}/runs"
 
@@ -33,15 +34,16 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 def test_train_lose_the_machine_go_on_and_report(
     server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    places = {
+    places: dict[str, Any] = {
         "model__path": f"{BASE}/model",
         "tasks__train": f"{BASE}/tasks/train.jsonl",
         "tasks__heldout": f"{BASE}/tasks/heldout.jsonl",
+        "deadlines__start_s": 900,
     }
-    finished(command(RUN_FILE, *small(RUNS, **places, steps=2)), tmp_path / "first", 600)
+    finished(command(RUN_FILE, *small(RUNS, **places, steps=2)), tmp_path / "first", 1000)
     assert Store(f"{RUNS}/run").names("checkpoints") == ["step-000001.1", "step-000002.1"]
     shutil.rmtree(os.environ["SDPO_CACHE"])
-    shown = finished(command(RUN_FILE, *small(RUNS, **places)), tmp_path / "second", 600)
+    shown = finished(command(RUN_FILE, *small(RUNS, **places)), tmp_path / "second", 1000)
     assert f"run directory: {RUNS}/run" in shown
     assert f"model: {RUNS}/run/model" in shown
 
