@@ -15,9 +15,12 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.util import metrics
 
 from env_workers.metrics import EnvMetrics
+from orchestrator.telemetry import Telemetry
 from sdpo.config import EnvConfig, EnvPlacement
+from sdpo.telemetry.meters import Meters
 from tests.integration.clusters.attempts import judged, opened
 
 RUN = 'run="a-run-1"'
@@ -59,15 +62,19 @@ def ask(address: str, query: str) -> float:
 
 
 EXPECTED = {
-    f"ray_sdpo_env_queue_length{{{RUN}}}": 0,
-    f'ray_sdpo_env_workers{{{RUN},state="serving"}}': 2,
-    f'ray_sdpo_env_workers{{{RUN},state="pending"}}': 0,
-    f"ray_sdpo_env_wait_s_count{{{RUN}}}": 8,
-    f"sum(ray_sdpo_env_execution_s_count{{{RUN}}})": 8,
-    f'sum(ray_sdpo_env_attempts_judged_total{{{RUN},kind="passed"}})': 8,
-    f"count(count by (worker) (ray_sdpo_env_attempts_judged_total{{{RUN}}}))": 2,
-    f'sum(ray_sdpo_env_sandboxes_recycled_total{{{RUN},worker="env-9",reason="memory_limit"}})': 3,
-    f'sum(ray_sdpo_env_infrastructure_errors_total{{{RUN},worker="env-9",kind="SandboxLost"}})': 1,
+    f"ray_sdpo_run_active{{{RUN}}}": 1,
+    f'ray_sdpo_restarts_total{{{RUN},role="env",failure="node_lost"}}': 0,
+    f'ray_sdpo_queue_length{{{RUN},role="env"}}': 0,
+    f'ray_sdpo_actors{{{RUN},role="env",pool="serving"}}': 2,
+    f'ray_sdpo_actors{{{RUN},role="env",pool="pending"}}': 0,
+    f'ray_sdpo_queue_wait_seconds_count{{{RUN},role="env"}}': 8,
+    f'sum(ray_sdpo_actor_seconds_total{{{RUN},role="env",state="busy"}}) > bool 0.2': 1,
+    f'count(ray_sdpo_actor_seconds_total{{{RUN},role="env",state="train"}} == 0)': 2,
+    f"sum(ray_sdpo_env_execution_seconds_count{{{RUN}}})": 8,
+    f'sum(ray_sdpo_env_judged_total{{{RUN},verdict="passed"}})': 8,
+    f'count(ray_sdpo_env_judged_total{{{RUN},verdict="wrong_answer"}} == 0)': 3,
+    f'sum(ray_sdpo_env_sandboxes_recycled_total{{{RUN},actor="env-9",reason="memory_limit"}})': 3,
+    f'sum(ray_sdpo_infrastructure_errors_total{{{RUN},actor="env-9",error="other"}})': 1,
 }
 
 
@@ -80,9 +87,11 @@ def test_prometheus_shows_the_pool(tmp_path: Path) -> None:
     async def scenario(address: str) -> dict[str, float]:
         unlucky = EnvMetrics("a-run-1", "env-9")
         for total in (1, 3):
-            unlucky.recycled({"memory_limit": total, "max_executions": 0})
+            unlucky.recycled({"memory_limit": total, "executions": 0})
         unlucky.infrastructure_error("SandboxLost")
+        telemetry = Telemetry(Meters(metrics, "a-run-1"), tmp_path, None)
         async with opened(CONFIG, PLACEMENT) as pool:
+            telemetry.open(lambda: [pool], list, steps=0, planned=1)
             assert all(verdict.success for verdict in await judged(pool, CONFIG, 8))
             ends_s = time.monotonic() + APPEARS_WITHIN_S
             while True:
