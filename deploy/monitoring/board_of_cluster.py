@@ -61,7 +61,7 @@ CLUSTER = Board(
         Row(
             "Ray",
             (
-                _lines("Actors", "By state.", "short", ("sum by (State) (ray_gcs_actors_count)", "{{State}}")),
+                _lines("Actors", "By state.", "short", ("sum by (State) (ray_actors)", "{{State}}")),
                 _lines(
                     "Placement groups",
                     "By state.",
