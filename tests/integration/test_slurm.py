@@ -33,7 +33,7 @@ mark("nodes %d, CPU %g, env_slot %g" % (len(ray.nodes()), have["CPU"], have["env
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_a_job_stops_on_sigterm_goes_back_into_the_queue_and_goes_on(tmp_path):
     entrypoint = tmp_path / "entrypoint"
     entrypoint.write_text(ENTRYPOINT.format(python=sys.executable, marks=str(tmp_path / "marks")))
@@ -45,7 +45,7 @@ def test_a_job_stops_on_sigterm_goes_back_into_the_queue_and_goes_on(tmp_path):
         ["unshare", *namespaces, "bash", CLUSTERS / "slurm.sh", tmp_path, *session],
         capture_output=True,
         text=True,
-        timeout=840,
+        timeout=1400,
         env={"PATH": path, "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-STEP_S = 240.0
+STEP_S = 420.0
 
 
 def call(*command: str) -> str:
