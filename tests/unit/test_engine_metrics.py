@@ -23,7 +23,12 @@ class Heard:
 
 def test_series_carry_the_labels_of_vllm_and_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     heard, asked = Heard(), list[Any]()
-    monkeypatch.setattr(engine_metrics, "_metric", lambda *arguments: asked.append(arguments) or heard)
+
+    def make(*arguments: Any) -> Heard:
+        asked.append(arguments)
+        return heard
+
+    monkeypatch.setattr(engine_metrics, "_metric", make)
     counter = type("Counter", (Instrument,), {"kind": "counter", "ours": ("demo-1", "rollout-0")})
     counted = counter("vllm:tokens_total", documentation="Tokens.", labelnames=["model", "engine"])
     assert asked[0][:4] == ("counter", "vllm_tokens_total", "Tokens.", ("model", "engine", "run", "actor"))
