@@ -1,5 +1,6 @@
 """Runs as jobs of a real cluster with a token, submitted from a Python that has `ray[default]` and nothing else."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -29,6 +30,8 @@ class Laptop:
 
     def __init__(self, head: Head, folder: Path) -> None:
         self.head = head
+        self.own = head.processes()
+        """Ray's, before there is a job."""
         self.environment = make_laptop(folder) | head.client
 
     def submit(self, *arguments: str) -> list[str]:
@@ -84,22 +87,20 @@ def rows(head: Head, kind: str, **wanted: str) -> list[dict[str, Any]]:
     return [row for row in found if all(row[column] == value for column, value in wanted.items())]
 
 
-def workers(head: Head) -> list[psutil.Process]:
-    """Processes of runs: their drivers, actors and what these have started."""
+def workers(laptop: Laptop) -> list[psutil.Process]:
+    """Processes of runs: their drivers, actors, and what these have started."""
     own = []
-    for process in head.processes():
-        try:
-            line = " ".join(process.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        if "bwrap" in line or "-m orchestrator" in line or (line.startswith("ray::") and not line.startswith(RAYS_OWN)):
-            own.append(process)
+    for process in laptop.head.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process not in laptop.own and not " ".join(process.cmdline()).startswith(RAYS_OWN):
+                own.append(process)
     return own
 
 
-def nothing_left(head: Head, segments: set[Path], within_s: float = 30.0) -> None:
+def nothing_left(laptop: Laptop, segments: set[Path], within_s: float = 30.0) -> None:
     """No process, actor, placement group or shared memory of a run is left."""
-    assert gone(workers(head), within_s) == []
+    head = laptop.head
+    assert gone(workers(laptop), within_s) == []
     deadline = time.monotonic() + within_s
     while True:
         actors = [a["name"] for a in rows(head, "actors", state="ALIVE") if a["class_name"] != "JobSupervisor"]
@@ -128,13 +129,13 @@ def test_a_run_is_stopped_killed_and_resumed_as_a_job(laptop: Laptop, tmp_path: 
         second = laptop.documented(tmp_path, "python deploy/submit.py", *small_run, "steps=500")
         assert second.returncode == 2, second.stdout
         assert re.search(r"FAILED: sdpo: .*run.* live run", second.stdout), second.stdout
-        segments = segments_of([p.pid for p in workers(head)])
+        segments = segments_of([p.pid for p in workers(laptop)])
         assert segments
         began = time.monotonic()
         assert laptop.ray("stop", job).returncode == 0
         assert process.wait(300) == 130
         print(f"ray job stop: {time.monotonic() - began:.1f} s")
-        nothing_left(head, segments)
+        nothing_left(laptop, segments)
     log = (tmp_path / "first.log").read_text()
     assert "stopping: the step is finished" in log
     done = last_step(run_dir)
@@ -144,11 +145,11 @@ def test_a_run_is_stopped_killed_and_resumed_as_a_job(laptop: Laptop, tmp_path: 
 
     with submitted(laptop, tmp_path / "again.log", *small_run, "steps=500") as (process, _):
         wait_for_steps(run_dir, done + 3, process, 500)
-        [driver] = [p for p in workers(head) if p.cmdline()[1:3] == ["-m", "orchestrator"]]
-        segments = segments_of([p.pid for p in workers(head)])
+        [driver] = [p for p in workers(laptop) if p.cmdline()[1:3] == ["-m", "orchestrator"]]
+        segments = segments_of([p.pid for p in workers(laptop)])
         driver.kill()
         assert process.wait(300) == 137
-        nothing_left(head, segments)
+        nothing_left(laptop, segments)
 
     goal = last_step(run_dir) + 2
     ended = laptop.documented(tmp_path, "ray job submit", *small_run, f"steps={goal}")
@@ -158,7 +159,7 @@ def test_a_run_is_stopped_killed_and_resumed_as_a_job(laptop: Laptop, tmp_path: 
     assert f"step {done}/" not in ended.stdout, "it went on where the killed one had its checkpoint"
     steps = [record["step"] for record in read_metrics(run_dir / "metrics.jsonl")]
     assert steps == list(range(goal + 1))
-    nothing_left(head, set())
+    nothing_left(laptop, set())
 
 
 @pytest.mark.slow
