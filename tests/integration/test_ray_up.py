@@ -146,4 +146,5 @@ def test_own_machines_are_brought_up_over_ssh_run_a_job_and_are_taken_down() -> 
     assert report["env"]["offers"]["env_slot"] == 2
     assert "env_slot" not in report["learner"]["offers"]
     assert len(tokens) == 1
-    assert [log.count("torch") + log.count("gpu") for log in installed] == [1, 1, 0], "env nodes get the base package"
+    heavy = ["torch==" in log or "[gpu," in log for log in installed]
+    assert heavy == [True, True, False], "env nodes get the base package"
