@@ -11,7 +11,7 @@ help:
 	@echo "make test-full  all tests, the longest too"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make format     let ruff rewrite the code"
-	@echo "make docs       write docs/config.md again"
+	@echo "make docs       write what scripts make again: pages, the drawing, the Grafana boards"
 	@echo "make env-image  build the image of the docker sandbox"
 
 setup:
@@ -43,6 +43,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -50,6 +51,9 @@ format: setup
 
 docs: setup
 	$(BIN)/python docs/make_config_reference.py
+	$(BIN)/python docs/make_prometheus_reference.py
+	$(BIN)/python docs/make_drawing.py
+	$(BIN)/python deploy/monitoring/make_boards.py
 
 env-image:
 	@deploy/docker/build.sh

@@ -41,6 +41,7 @@ def ray_cluster() -> Iterator[str]:
 
     namespace = f"tests-{os.getpid()}"
     ray.init(
+        address="local",
         num_cpus=8,
         resources={"env_slot": 4},
         include_dashboard=False,

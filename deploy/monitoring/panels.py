@@ -1,4 +1,4 @@
-"""What the Grafana boards are made of. Names of our metrics are held against `sdpo.telemetry`; Ray's stand as they are."""
+"""What the Grafana boards are made of. Names of our metrics are held against `sdpo.telemetry`, Ray's are not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

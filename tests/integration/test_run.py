@@ -112,7 +112,7 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_checkpoint(tmp_path: Path) -> None:
-    two = {
+    two: dict[str, Any] = {
         "placement__rollout__workers": 2,
         "placement__teacher__workers": 2,
         "placement__env__min_workers": 2,
