@@ -12,10 +12,16 @@ from tests.docs_blocks import DOCS, TOURED, TOURED_BEFORE, blocks_of
 from tests.run_fixtures import ROOT, RUN_FILE, command, finished, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-MADE = (
-    "runs/demo/report.html compare.html plots out/config.json best/config.json early/config.json result.json "
-    "answers.jsonl"
-).split()
+MADE = [
+    "runs/demo/report.html",
+    "compare.html",
+    "plots",
+    "out/config.json",
+    "best/config.json",
+    "early/config.json",
+    "result.json",
+    "answers.jsonl",
+]
 """What the commands say that they write."""
 
 
