@@ -54,9 +54,6 @@ docs: setup
 	$(BIN)/python docs/make_prometheus_reference.py
 	$(BIN)/python docs/make_drawing.py
 	$(BIN)/python deploy/monitoring/make_boards.py
-	$(BIN)/python docs/make_prometheus_reference.py
-	$(BIN)/python docs/make_drawing.py
-	$(BIN)/python deploy/monitoring/make_boards.py
 
 env-image:
 	@deploy/docker/build.sh
