@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.run_fixtures import ROOT
 
 
+@pytest.mark.slow
 def test_a_run_tells_and_hears_through_its_actor(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "tests.integration.clusters.front", str(tmp_path)]

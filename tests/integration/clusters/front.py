@@ -27,6 +27,17 @@ async def until(condition: Any, timeout_s: float = 60) -> Any:
         return answer
 
 
+async def dies(front: Any, told: Told) -> None:
+    """Kill the actor, which Ray starts again; returns when the driver has seen that it was away."""
+    told.status["last_error"] = None
+    ray.kill(front, no_restart=False)
+
+    async def seen() -> bool:
+        return told.status["last_error"] is not None
+
+    await until(seen)
+
+
 async def story(folder: Path) -> dict[str, Any]:
     """What happened, as JSON."""
     told, asked, found = Told(RunConfig(name=RUN), str(folder), NOBODY), list[float](), dict[str, Any]()
@@ -48,18 +59,18 @@ async def story(folder: Path) -> dict[str, Any]:
         [row] = [a for a in ray.util.list_named_actors(all_namespaces=True) if a["name"] == NAME]
         found["namespace"] = row["namespace"]
 
-        ray.kill(front, no_restart=False)
+        await dies(front, told)
         told.step_done(4, {"rollout/reward": 0.75})
         found["after_death"] = await until(lambda: says(4))
 
         found["asked_before"] = len(asked)
-        found["heard"] = await front.stop.remote(False, 30.0)
-        found["heard_again"] = await front.stop.remote(False, 30.0)
+        found["heard"] = await asyncio.wait_for(front.stop.remote(False, 30.0), 60)
+        found["heard_again"] = await asyncio.wait_for(front.stop.remote(False, 30.0), 60)
         found["asked_once"] = len(asked)
-        ray.kill(front, no_restart=False)
+        await dies(front, told)
         await until(lambda: says(4))
         found["asked_after_death"] = len(asked)
-        found["heard_now"] = await front.stop.remote(True, 30.0)
+        found["heard_now"] = await asyncio.wait_for(front.stop.remote(True, 30.0), 60)
         found["asked_now"] = len(asked)
     found["left"] = list_runs()
 
