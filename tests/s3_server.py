@@ -69,6 +69,7 @@ def s3_server() -> Iterator[S3]:
                 assert process.poll() is None, "the S3 server ended"
                 assert time.monotonic() < deadline_s, "the S3 server did not come up"
                 time.sleep(0.1)
+        import_module("s3fs").S3FileSystem.clear_instance_cache()  # they remember the server of another test
         yield server
     finally:
         process.kill()

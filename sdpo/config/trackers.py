@@ -1,9 +1,8 @@
 """`record.trackers`: experiment trackers that get every row of metrics.jsonl as well, each through its own library."""
 
 from typing import Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from sdpo.config.base import Section
 
@@ -27,16 +26,6 @@ class MlflowConfig(Section):
     """A server (http://host:5000), a folder (file:///shared/mlruns) or a database; none: MLFLOW_TRACKING_URI."""
     experiment: str = Field(default="sdpo", min_length=1)
     """Experiment of the tracked run; made if there is none of that name."""
-
-    @field_validator("tracking_uri")
-    @classmethod
-    def _holds_no_password(cls, uri: str | None) -> str | None:
-        if uri is not None and "@" in urlsplit(uri).netloc:
-            raise ValueError(
-                "record.trackers.mlflow.tracking_uri holds a user or a password; allowed: a URI without, and "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
-            )
-        return uri
 
 
 class TrackioConfig(Section):
