@@ -117,7 +117,8 @@ class Attempts:
         if turn is None:
             return "tokens"
         try:
-            return await asyncio.wait_for(self._sampler.extend(turn, rollout), ends_s - time.monotonic())
+            async with asyncio.timeout(ends_s - time.monotonic()):
+                return await self._sampler.extend(turn, rollout)
         except TimeoutError:
             return "time"
 

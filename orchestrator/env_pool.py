@@ -88,7 +88,8 @@ class EnvPool(Fleet):
         try:
             async with self._changed:
                 enough = self._changed.wait_for(lambda: len(self.serving) >= wanted)
-                await asyncio.wait_for(enough, self._lease_timeout_s)
+                async with asyncio.timeout(self._lease_timeout_s):
+                    await enough
         except TimeoutError:
             raise InfrastructureError(
                 f"{len(self.serving)} of {wanted} env workers serve after {self._lease_timeout_s:g} s; {self._wish()}"

@@ -53,7 +53,8 @@ class Reservation:
     async def find_within(self, timeout_s: float) -> dict[int, str]:
         """As `find`; raises `InfrastructureError`, which says for what there was no room, after `timeout_s`."""
         try:
-            return await asyncio.wait_for(self.find(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self.find()
         except TimeoutError:
             who = self.name.rpartition("/")[2]
             raise InfrastructureError(f"{who}: no room for {self._wanted} within {timeout_s:g} s") from None
