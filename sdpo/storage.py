@@ -102,10 +102,19 @@ class Store:
         The one that is told True may have been told nothing the first time: look at what the file holds.
         """
         try:
-            self._answer("created", name, lambda: self._fs.pipe_file(self._at(name), content, mode="create"))
+            self._answer("created", name, lambda: self._create(self._at(name), content))
         except FileExistsError:
             return False
         return True
+
+    def _create(self, at: str, content: bytes) -> None:
+        """Exclusively. On a disk the system sees to it: fsspec only looks before it writes."""
+        if "file" not in self._fs.protocol:
+            self._fs.pipe_file(at, content, mode="create")
+            return
+        Path(at).parent.mkdir(parents=True, exist_ok=True)
+        with open(at, "xb") as file:
+            file.write(content)
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files; one that is gone is no error."""
