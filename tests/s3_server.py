@@ -17,6 +17,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 from urllib.request import urlopen
 
+from tests.ray_head import free_ports
+
 BUCKET = "bucket"
 
 
@@ -53,9 +55,7 @@ class S3:
 @contextmanager
 def s3_server() -> Iterator[S3]:
     """A server with one bucket, which is empty."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.s3_server", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
