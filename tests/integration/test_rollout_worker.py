@@ -359,9 +359,13 @@ def test_actor_killed_while_it_starts_leaves_nothing(models: tuple[Path, Path]) 
     pid = ray.get(worker.health.remote(), timeout=60)["pid"]
 
     def has_engine() -> bool:
-        return any("EngineCore" in child.name() for child in psutil.Process(pid).children(recursive=True))
+        """Whether vLLM has started a process, which may not have given itself a title yet."""
+        commands = [" ".join(child.cmdline()) for child in psutil.Process(pid).children(recursive=True)]
+        return any("EngineCore" in command or "spawn_main" in command for command in commands)
 
-    assert wait_until(has_engine, 120)
+    if not wait_until(has_engine, 120):
+        children = [child.as_dict(["pid", "name", "cmdline"]) for child in psutil.Process(pid).children(recursive=True)]
+        pytest.fail(f"no engine process after 120 s: {children}; {ray.get(start, timeout=10)}")
     kill_and_check(pid, is_started=False)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(start, timeout=60)
