@@ -3,12 +3,12 @@
 import time
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 
 from orchestrator.log_fetch import belongs
 from orchestrator.log_view import last_error
 from orchestrator.ray_address import read_address
 from orchestrator.ray_nodes import metrics_targets
+from orchestrator.remote_dir import reading_copy
 from orchestrator.status_data import RunStatus, read_status, runs_of
 from orchestrator.status_scrape import Sample, scrape
 from sdpo.errors import ConfigError, InfrastructureError
@@ -22,12 +22,16 @@ class Watcher:
     """Of the run in a directory, of a run by name, or of all runs in a cluster."""
 
     def __init__(self, target: str | None, address: str | None) -> None:
-        """`address`: see `orchestrator.ray_nodes`. Raises `ConfigError` where it is not said what to look at."""
-        folder = Path(target) if target is not None and (Path(target) / "config.yaml").is_file() else None
+        """`address`: see `orchestrator.ray_nodes`; `target`: a directory, also a URI, or a name.
+
+        Raises `ConfigError` where it is not said what to look at, `StorageError` for a URI that cannot be read.
+        """
+        place = None if target is None else reading_copy(target)
+        folder = place if place is not None and (place / "config.yaml").is_file() else None
         if folder is None and address is None:
             what = "no RUN" if target is None else f"{target}: not a run directory"
             raise ConfigError(f"{what}, and no address; allowed: a run directory, or --address or RAY_ADDRESS")
-        self._folder, self._address = folder, address
+        self._folder, self._address, self._target = folder, address, target
         self._run = folder.resolve().name if folder is not None else target
         self._looks = deque[tuple[float, list[Sample]]]()
 
@@ -39,7 +43,7 @@ class Watcher:
         except InfrastructureError as error:
             if self._address is not None:
                 raise
-            raise InfrastructureError(f"{self._folder}: no run lives there now: {error}") from error
+            raise InfrastructureError(f"{self._target}: no run lives there now: {error}") from error
         samples, silent = scrape(targets)
         if len(silent) == len(targets):
             raise InfrastructureError(f"Ray at {address}: none of its {len(targets)} nodes hands out metrics")
@@ -68,7 +72,7 @@ class Watcher:
         assert self._folder is not None
         known = read_address(self._folder)
         if known is None:
-            raise InfrastructureError(f"{self._folder}: no run lives there now")
+            raise InfrastructureError(f"{self._target}: no run lives there now")
         return known["gcs"]
 
     def _before(self, now_s: float, samples: list[Sample]) -> tuple[float, list[Sample]] | None:

@@ -1,21 +1,30 @@
 """Asking a run of another process to stop: through its directory, or through its cluster's actor `orchestrator`."""
 
-from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster import joined
 from orchestrator.front import NAME
+from orchestrator.ray_address import read_address
+from orchestrator.remote_dir import reading_copy
 from orchestrator.stop_file import StopFile
 from sdpo.errors import ConfigError, InfrastructureError
+from sdpo.storage import is_uri
 
 
 def stop_in_folder(run_dir: str, now: bool, timeout_s: float) -> None:
-    """Through the run directory. Raises `ConfigError` if it is none, `InfrastructureError` if no run hears it."""
-    if "://" in run_dir:
-        raise ConfigError(f"{run_dir}: in a store nobody hears; allowed: --address and the run's name, or ray job stop")
-    folder = Path(run_dir)
+    """Through the run directory; of a URI through the cluster that it names.
+
+    Raises `ConfigError` if it is none, `InfrastructureError` if no run hears it.
+    """
+    folder = reading_copy(run_dir)
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{run_dir}: allowed: a run directory, or the name of a run together with --address")
+    if is_uri(run_dir):
+        known = read_address(folder)
+        if known is None:
+            raise InfrastructureError(f"{run_dir}: no run lives there now")
+        stop_in_cluster(known["gcs"], folder.name, now, timeout_s)
+        return
     if now:
         raise ConfigError("--now: allowed: with --address")
     StopFile(folder).ask(timeout_s)

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sdpo.secrets import hide_secrets
+
 ROOMS = ("sdpo", "rollout_workers", "env_workers", "learner", "orchestrator")
 """Loggers of this project; lines of others carry their logger's name."""
 
@@ -88,7 +90,7 @@ def step_of(attempt: str) -> int | None:
 
 
 class LineFormatter(logging.Formatter):
-    """Makes lines of records; a record's `step` and `task` (from `extra`) go before those of `about`."""
+    """Lines of records, without secrets; a record's `step` and `task` (from `extra`) go before those of `about`."""
 
     def __init__(self, actor: str) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         step, task = _about.get()
-        message = super().format(record)
+        message = hide_secrets(super().format(record))
         return str(
             Event(
                 time=text_of_time(record.created),

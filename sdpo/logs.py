@@ -121,6 +121,7 @@ def relay(actor: str) -> logging.Handler:
         return _ToRoot()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(actor))
+    handler.addFilter(is_worth_a_line)
     return handler
 
 

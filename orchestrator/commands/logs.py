@@ -4,11 +4,11 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from orchestrator.log_view import Wanted
     from sdpo.log_line import Event
@@ -21,7 +21,7 @@ LOOK_EVERY_S = 0.5
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The run and the filters."""
-    parser.add_argument("target", metavar="RUN", help="a run directory; with --address also a run's name")
+    parser.add_argument("target", metavar="RUN", help="a run directory or its URI; with --address also a run's name")
     parser.add_argument("--address", help="of the cluster: also lines of actors that do not see the run directory")
     parser.add_argument("--actor", metavar="NAME", help="for example rollout-0, or a role: env")
     parser.add_argument("--level", choices=LEVELS, default="DEBUG", help="this one and those above it")
@@ -46,9 +46,13 @@ def run(arguments: Namespace) -> int:
 
 def _show_all(arguments: Namespace, wanted: "Wanted") -> None:
     from orchestrator.log_view import Follower, merged
+    from orchestrator.remote_dir import reading_copy
     from sdpo.errors import ConfigError
+    from sdpo.storage import is_uri
 
-    folder = Path(arguments.target) / "logs"
+    if arguments.follow and is_uri(arguments.target):
+        raise ConfigError(f"--follow: the lines of {arguments.target} come with every step; allowed: without --follow")
+    folder = reading_copy(arguments.target) / "logs"
     if not folder.is_dir() and arguments.address is None:
         raise ConfigError(f"{arguments.target}: no logs there; allowed: a run directory, or --address and a run's name")
     if arguments.follow and not folder.is_dir():
@@ -64,7 +68,7 @@ def _show_all(arguments: Namespace, wanted: "Wanted") -> None:
             show(event)
 
 
-def _fetched(arguments: Namespace, folder: Path) -> "list[Iterable[Event]]":
+def _fetched(arguments: Namespace, folder: "Path") -> "list[Iterable[Event]]":
     from orchestrator.log_fetch import fetch_logs
     from orchestrator.log_view import actors_of
 

@@ -17,7 +17,7 @@ HELP = "show what a live run does now: actors, queues, stages, reward, failures"
 def add_arguments(parser: ArgumentParser) -> None:
     """The run, where it is, and how to show it."""
     parser.add_argument(
-        "target", nargs="?", metavar="RUN", help="a run directory, or a run's name; without one, all runs there"
+        "target", nargs="?", metavar="RUN", help="a run directory or its URI, or a run's name; without one, all"
     )
     parser.add_argument(
         "--address", help="host:port of Ray, auto for the one on this node, or http://… of the dashboard [RAY_ADDRESS]"
@@ -30,9 +30,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Look once, or until the run is over or Ctrl-C."""
     from orchestrator.status_watch import Watcher
+    from sdpo.storage import is_uri
 
     # a run directory knows its own address; RAY_ADDRESS is for names
-    is_folder = arguments.target is not None and os.path.isdir(arguments.target)
+    is_folder = arguments.target is not None and (is_uri(arguments.target) or os.path.isdir(arguments.target))
     address = arguments.address or (None if is_folder else os.environ.get("RAY_ADDRESS"))
     watcher = Watcher(arguments.target, address)
     if arguments.json:

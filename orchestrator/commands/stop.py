@@ -9,7 +9,7 @@ HELP = "end a run at the next batch boundary, with a checkpoint"
 def add_arguments(parser: ArgumentParser) -> None:
     """The run, and how to reach it."""
     parser.add_argument(
-        "target", metavar="RUN", help="a run directory; with --address the name of a run in that cluster"
+        "target", metavar="RUN", help="a run directory or its URI; with --address the name of a run in that cluster"
     )
     parser.add_argument("--address", help="of the cluster as Ray takes it: host:port, or auto for the one on this node")
     parser.add_argument("--now", action="store_true", help="(with --address) do not finish the step that is under way")

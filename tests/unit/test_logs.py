@@ -54,6 +54,14 @@ def test_another_line_is_no_event(line: str) -> None:
     assert parse(line) is None
 
 
+def test_no_line_holds_a_secret() -> None:
+    text, values = "%s cannot be reached with %s", ("https://me:hunter2@host/x", "HF_TOKEN=hf_4711")
+    record = logging.LogRecord("sdpo.x", logging.INFO, __file__, 1, text, values, None)
+    event = parse(LineFormatter("env-1").format(record))
+    assert event is not None
+    assert event.message == "https://<hidden>@host/x cannot be reached with HF_TOKEN=<hidden>"
+
+
 def test_an_actor_logs_where_it_sees_the_drivers_folder(tmp_path: Path) -> None:
     with logs.driver_logging(tmp_path / "logs"):
         assert [event.message for event in map(parse, as_actor().splitlines()) if event] == [

@@ -14,6 +14,7 @@ import pytest
 import sdpo.storage
 from orchestrator.cli import main
 from orchestrator.metrics_log import MetricsLog
+from orchestrator.ray_address import NAME as RAY_FILE
 from orchestrator.run_dir import RunDir
 from orchestrator.run_view import RunView
 from orchestrator.summary import summary_lines
@@ -168,6 +169,30 @@ def test_a_run_goes_on_elsewhere_with_what_is_in_the_store(base: str, server: S3
     assert summary_lines(again.path)[-1] == f"run directory: {base}/run"
     with pytest.raises(ConfigError, match=rf"{base}/none: allowed: a run directory, which holds config.yaml"):
         RunView(f"{base}/none")
+
+
+def test_a_run_in_a_store_is_watched_and_stopped_by_its_uri(base: str, capfd: pytest.CaptureFixture[str]) -> None:
+    uri = f"{base}/run"
+    run_dir = started(base)
+    run_dir.push()
+    assert main(["stop", uri]) == 1
+    assert f"{uri}: no run lives there now" in capfd.readouterr().err
+    (run_dir.path / "logs").mkdir()
+    line = "2026-11-23T03:20:26.123456Z INFO env-1 step=1 | judged\n"
+    (run_dir.path / "logs/env-1.log").write_text(line)
+    (run_dir.path / RAY_FILE).write_text(json.dumps({"gcs": "127.0.0.1:1", "host": "a", "pid": 1}))
+    run_dir.push()
+    run_dir.close()
+    assert main(["logs", uri]) == 0
+    assert capfd.readouterr().out == line
+    for words, code, said in (
+        (["status", uri], 1, f"{uri}: no run lives there now: Ray at "),
+        (["stop", uri], 1, ":1 cannot be reached"),
+        (["logs", uri, "--follow"], 2, f"--follow: the lines of {uri} come with every step"),
+        (["logs", f"{base}/none"], 2, f"{base}/none: no logs there"),
+    ):
+        assert main(words) == code, words
+        assert said in capfd.readouterr().err
 
 
 def save(run_dir: RunDir, steps: int, shards: int = 3, *, commit: bool = True) -> str:
