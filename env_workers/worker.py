@@ -64,6 +64,8 @@ class EnvWorker:
 
         answer_stack_requests()
         set_up_logging(ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None)
+        if ray.is_initialized() and not ray.get_gpu_ids():
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # who asks Ray for no GPU sees all of the node's
         self._config, self._name, self._owner = config, name, owner
         self._doing = Doing(log)
         self._unpacked = unpack(luggage)

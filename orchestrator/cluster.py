@@ -15,11 +15,14 @@ def joined(address: str) -> Iterator[None]:
     """
     import ray
 
+    from orchestrator.reach import require_answer
+
     if address.startswith(("http://", "https://")):
         raise ConfigError(
             f"--address={address}: the dashboard's address; allowed: host:port of the head, auto on a node of the "
             "cluster (with the dashboard's address: ray job submit -- sdpo …, ray job stop)"
         )
+    require_answer(address)
     try:
         ray.init(address=address, configure_logging=False, log_to_driver=False)
     except Exception as error:  # Ray raises errors of many kinds here, some of them bare

@@ -18,6 +18,7 @@ from tests.run_fixtures import ROOT
 from tests.walkthrough import files_of
 
 MOODY = """
+import os
 from env_workers.environment import SingleTurnEnvironment
 from sdpo.types import Verdict
 
@@ -25,6 +26,8 @@ class Moody(SingleTurnEnvironment):
     def judge(self, task, reply):
         if reply.text == "raise":
             return task.payload["gone"]
+        if reply.text == "GPUs?":
+            return Verdict(reward=0.0, success=False, kind="{kind}", feedback=repr(os.environ["CUDA_VISIBLE_DEVICES"]))
         return Verdict(reward=reply.text, success=True, kind="{kind}") if reply.text == "type" else Verdict(
             reward=1.0, success=True, kind="{kind}", feedback="f" * 900)
 """
@@ -42,7 +45,8 @@ def test_code_arrives_in_an_actor_and_its_faults_are_the_users_to_read(ray_clust
         luggage = travel.pack([str(file)])
         file.unlink()
         config = EnvConfig(feedback="outcome" if kind == "old" else "rich", max_feedback_chars=100)
-        return ray.remote(EnvWorker).options(num_cpus=0).remote(config, f"env-{kind}", "test", luggage)
+        options: dict[str, Any] = {"num_cpus": 0, "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": "0,1"}}}
+        return ray.remote(EnvWorker).options(**options).remote(config, f"env-{kind}", "test", luggage)
 
     def judged(worker: Any, said: str) -> Any:
         asked = worker.step.remote("a", task("moody_world:Moody"), (), Reply(text=said))
@@ -52,10 +56,11 @@ def test_code_arrives_in_an_actor_and_its_faults_are_the_users_to_read(ray_clust
     old, new = (judged(worker, "well") for worker in workers)
     assert (old.kind, old.feedback) == ("old", "")
     assert (new.kind, len(new.feedback)) == ("new", 100), "a changed file is the new one, within its budget"
+    assert judged(workers[1], "GPUs?").feedback == "''", "it asked Ray for none"
     for said, line in [
         (
             "raise",
-            "environment moody_world:Moody, task t1: step raised KeyError: 'gone' (moody_world.py, line 8, in judge)",
+            "environment moody_world:Moody, task t1: step raised KeyError: 'gone' (moody_world.py, line 9, in judge)",
         ),
         ("type", "environment moody_world:Moody, task t1: step gave reward=type (str): allowed: a finite number"),
     ]:
