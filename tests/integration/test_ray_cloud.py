@@ -43,8 +43,9 @@ def test_rays_aws_code_launches_an_instance_of_each_node_type() -> None:
 
 @pytest.mark.longest
 @pytest.mark.timeout(900)
-def test_nodes_of_every_type_come_for_a_run_and_go_when_idle() -> None:
+def test_nodes_of_every_type_come_for_a_submitted_run_and_go_when_idle() -> None:
     story = told_by("fake_cloud", 800)
     assert story["code"] == 0, story["said"]
     assert story["most"] == {"head": 1, "learner": 1, "rollout": 1, "env": 2}
+    assert (story["env_workers"][0], story["env_workers"][-1]) == (2, 3), "the run's load brought a node, and a worker"
     print(json.dumps({key: round(value, 1) for key, value in story.items() if key.endswith("_s")}))

@@ -6,54 +6,34 @@ exchanged, and amounts and counts made as small as this machine.
 
 import json
 import os
-import socket
+import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 import yaml
-from ray._private.services import get_node_ip_address
 
-from rollout_workers.guardian import Guardian
-from tests.integration.clusters.autoscaled import HEAD_ID, MIB, cluster_config, connect
-from tests.run_fixtures import ROOT, RUN_FILE, command, small
+from orchestrator.metrics_log import read_metrics
+from tests.integration.clusters import own_folders
+from tests.integration.clusters.fake_head import HEAD_ID, MIB, joined_head, provider
+from tests.ray_head import free_ports
+from tests.run_fixtures import ROOT, RUN_FILE, small
 
 AMOUNTS = {"CPU": 2, "GPU": 1, "env_slot": 2}
 MAX_NODES = 2
-# What the fake provider has instead of machines, ssh and installation.
-EXCHANGED = [
-    "cluster_name",
-    "provider",
-    "auth",
-    "idle_timeout_minutes",
-    "initialization_commands",
-    "setup_commands",
-    "head_setup_commands",
-    "worker_setup_commands",
-    "head_start_ray_commands",
-    "worker_start_ray_commands",
-    "file_mounts",
-    "cluster_synced_files",
-    "file_mounts_sync_continuously",
-    "rsync_exclude",
-    "rsync_filter",
-]
+PORTS = ("dashboard_port", "dashboard_agent_listen_port", "dashboard_agent_grpc_port", "metrics_export_port")
 
 
-def fake_cloud(gcs_address: str) -> dict[str, Any]:
-    """cluster.yaml with the fake provider; idle nodes go after 6 s. Autoscaler v2 knows that provider as external."""
+def fake_cloud(gcs_address: str, folder: Path) -> dict[str, Any]:
+    """cluster.yaml with the fake provider, which autoscaler v2 knows as external."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "deploy/ray/cluster.yaml").read_text())
-    fake = cluster_config(gcs_address)
-    config |= {key: fake[key] for key in EXCHANGED}
-    module = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-    config["provider"] |= {"type": "external", "module": module}
+    config |= provider(gcs_address)
+    shutil.copy(own_folders.__file__, folder)
+    config["provider"] |= {"type": "external", "module": "own_folders.OwnFolders", "folder": str(folder)}
     head = config["head_node_type"]
     for name, kind in config["available_node_types"].items():
         kind["resources"] = {key: min(amount, AMOUNTS[key]) for key, amount in kind["resources"].items()}
@@ -63,65 +43,6 @@ def fake_cloud(gcs_address: str) -> dict[str, Any]:
             kind["resources"]["object_store_memory"] = 100 * MIB
             kind["max_workers"] = MAX_NODES
     return config
-
-
-@contextmanager
-def started_cloud(folder: Path) -> Iterator[str]:
-    """The address of the head, started under autoscaler v2 as `ray up` does; all of its processes end with this one."""
-    guardian = Guardian(folder)
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    address = f"{get_node_ip_address()}:{port}"
-    config = fake_cloud(address)
-    (folder / "cluster.json").write_text(json.dumps(config))
-    head = config["available_node_types"][config["head_node_type"]]
-    options = {
-        "port": port,
-        "num-cpus": head["resources"]["CPU"],
-        "labels": ",".join(f"{key}={value}" for key, value in head["labels"].items()),
-        "object-store-memory": 150 * MIB,
-        "include-dashboard": "false",
-        "autoscaling-config": folder / "cluster.json",
-        "temp-dir": folder,
-    }
-    words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-    words += [f"--{key}={value}" for key, value in options.items()]
-    environment = {
-        "RAY_FAKE_CLUSTER": "1",
-        "RAY_enable_autoscaler_v2": "1",
-        "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
-        "RAY_NODE_TYPE_NAME": config["head_node_type"],
-        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
-        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-    }
-    with (folder / "head.log").open("w") as log:
-        process = subprocess.Popen(words, env=os.environ | environment, stdout=log, stderr=log)
-        try:
-            yield address
-        finally:
-            process.terminate()
-            process.wait(30)
-            guardian.release()
-
-
-@contextmanager
-def joined_cloud(tries: int = 3) -> Iterator[tuple[str, Path]]:
-    """The head's address and folder. `ray start` gives up after 30 s, which a busy machine may need: then again."""
-    folder = Path(tempfile.mkdtemp(prefix="sdpo-tests-"))
-    with ExitStack() as stack:
-        address = stack.enter_context(started_cloud(folder))
-        stack.callback(ray.shutdown)
-        try:
-            connect(address)
-        except (ConnectionError, RuntimeError, ValueError):
-            if tries == 1:
-                raise
-        else:
-            yield address, folder
-            return
-    with joined_cloud(tries - 1) as cloud:
-        yield cloud
 
 
 class Watch:
@@ -186,42 +107,70 @@ def grow_and_shrink() -> dict[str, float]:
     return {"serving_s": up_s, "back_s": time.monotonic() - began_s}
 
 
-def train(address: str, folder: Path) -> dict[str, Any]:
-    """A whole small run: learner and teacher on gpu.learner, the engine on gpu.rollout, env workers on cpu.env."""
-    changes = {
-        "steps": 2,
-        "placement__learner__label_selector": "{sdpo-role: learner}",
-        "placement__teacher__label_selector": "{sdpo-role: learner}",
-        "placement__rollout__label_selector": "{sdpo-role: rollout}",
-        "placement__env__env_slots": 1,
-        "placement__env__min_workers": 3,
-        "placement__env__max_workers": 3,
-    }
-    words = command(RUN_FILE, *small(folder, **changes))
+class Jobs:
+    """Of the cluster, sent to its dashboard."""
+
+    def __init__(self, dashboard: str) -> None:
+        self._where = ["--address", dashboard]
+
+    def round_trip(self) -> float:
+        """Seconds from `ray job submit` of a job that does nothing, with the upload of this tree, to its end."""
+        began_s = time.monotonic()
+        words = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", *self._where, "--working-dir", "."]
+        subprocess.run([*words, "--", "true"], cwd=ROOT, capture_output=True, timeout=200, check=True)
+        return time.monotonic() - began_s
+
+    def train(self, folder: Path, log: Path) -> int:
+        """The exit code of a whole small run: learner and teacher on gpu.learner, the engine on gpu.rollout.
+
+        Two env workers have room on the first node of cpu.env; attempts that wait ask for a third, and so for a node.
+        """
+        changes = {
+            "steps": 12,
+            "placement__learner__label_selector": "{sdpo-role: learner}",
+            "placement__teacher__label_selector": "{sdpo-role: learner}",
+            "placement__rollout__label_selector": "{sdpo-role: rollout}",
+            "placement__env__env_slots": 1,
+            "placement__env__min_workers": 2,
+            "placement__env__max_workers": 3,
+            "env__target_wait_s": 0.001,
+        }
+        words = [sys.executable, "deploy/submit.py", *self._where, RUN_FILE, *small(folder, **changes)]
+        with log.open("w") as output:
+            return subprocess.run(words, cwd=ROOT, stdout=output, stderr=output, timeout=500, check=False).returncode
+
+
+def run_as_job(jobs: Jobs, folder: Path) -> dict[str, Any]:
+    """What came and went for the run, and what it says of itself."""
     began_s = time.monotonic()
     watch = Watch()
-    with (folder / "run.log").open("w") as log:
-        code = subprocess.run(
-            words, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": address}, stdout=log, stderr=log, timeout=400, check=False
-        ).returncode
+    code = jobs.train(folder / "runs", folder / "run.log")
     run_s = time.monotonic() - began_s
     back_s = wait_for({"head": 1, "env": 1}, 120)
     watch.end()
+    rows = read_metrics(folder / "runs" / "run" / "metrics.jsonl")
     return {
         "code": code,
         "said": (folder / "run.log").read_text()[-3000:],
         "run_s": run_s,
         "run_back_s": back_s,
         "most": {role: watch.most(role) for role in ("head", "learner", "rollout", "env")},
+        "env_workers": [row["time/env_pool_size"] for row in rows if "time/env_pool_size" in row],
     }
 
 
 def main() -> None:
     """Prints what happened as JSON on the last line."""
-    with joined_cloud() as (address, folder):
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    dashboard = {"include_dashboard": "true", "dashboard_host": "127.0.0.1"}
+    variables = {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": HEAD_ID}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # jobs say `python`
+    with joined_head(fake_cloud, variables, **dashboard, **ports) as (_, folder):
+        jobs = Jobs(f"http://127.0.0.1:{ports['dashboard_port']}")
         story: dict[str, Any] = {"first_s": wait_for({"head": 1, "env": 1}, 120)}
         story |= grow_and_shrink()
-        story |= train(address, folder)
+        story["round_trip_s"] = jobs.round_trip()
+        story |= run_as_job(jobs, folder)
     print(json.dumps(story), flush=True)
 
 
