@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 pytest=("${PYTHON:-.venv/bin/python}" -m pytest --durations=15 "$@")
 of=tests/integration/test_
 lanes=( # of about equal length
-    "${of}restart.py ${of}bad_input.py ${of}objectives.py ${of}eval.py"
-    "${of}run.py ${of}collapse.py ${of}recorded_run.py ${of}walkthrough.py ${of}docs_tour.py"
+    "${of}restart.py ${of}bad_input.py ${of}objectives.py ${of}eval.py ${of}jobs.py ${of}ray_cloud.py ${of}ray_up.py ${of}slurm.py"
+    "${of}run.py ${of}collapse.py ${of}recorded_run.py ${of}walkthrough.py ${of}direct_weights.py ${of}docs_tour.py"
 )
 others="tests/unit tests/integration"
 for lane in "${lanes[@]}"; do

@@ -14,7 +14,7 @@ from tests.ray_head import ray_head
 from tests.run_fixtures import ROOT
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 @pytest.mark.timeout(560)
 def test_far_lines_come_through_ray_and_its_lists_say_who_an_actor_is(tmp_path: Path) -> None:
     (tmp_path / "far/logs").mkdir(parents=True)

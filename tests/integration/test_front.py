@@ -11,7 +11,7 @@ import pytest
 from tests.run_fixtures import ROOT
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 def test_a_run_tells_and_hears_through_its_actor(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "tests.integration.clusters.front", str(tmp_path)]

@@ -116,7 +116,7 @@ def last_step(run_dir: Path) -> int:
     return int(read_metrics(run_dir / "metrics.jsonl")[-1]["step"])
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_a_run_is_stopped_killed_and_resumed_as_a_job(laptop: Laptop, tmp_path: Path) -> None:
     run_dir, head = tmp_path / "run", laptop.head
@@ -162,7 +162,7 @@ def test_a_run_is_stopped_killed_and_resumed_as_a_job(laptop: Laptop, tmp_path: 
     nothing_left(laptop, set())
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 def test_bad_input_is_one_line_in_the_jobs_message_and_no_secret_is_shown(laptop: Laptop, tmp_path: Path) -> None:
     run = ["sdpo", "train", RUN_FILE, f"dir={tmp_path}", "modell.path=x", "record.api_key=hidden-4712"]
     began = time.monotonic()
@@ -191,7 +191,7 @@ def test_bad_input_is_one_line_in_the_jobs_message_and_no_secret_is_shown(laptop
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 def test_submit_refuses_what_the_cluster_would_and_names_what_is_missing(laptop: Laptop) -> None:
     secret = {**laptop.environment, "MY_API_KEY": "hidden-4713"}
     cases = {

@@ -68,7 +68,7 @@ def image(tmp_path_factory):
     subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True, timeout=120)
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_image_of_env_nodes_is_small_and_not_root(image):
     said = json.loads(call("docker", "run", "--rm", "--network", "none", image, "python", "-c", INSIDE))
@@ -122,7 +122,7 @@ def run_in(folder: Path, container: dict, masked: bool) -> str:
     return call("runc", "--root", folder / "runc", "run", f"{folder.name}-{masked}", cwd=folder)
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_bubblewrap_starts_with_the_rights_of_an_env_pod(pod):
     groups = yaml.safe_load((ROOT / "deploy/kubernetes/raycluster.yaml").read_text())["spec"]["workerGroupSpecs"]

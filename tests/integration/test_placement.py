@@ -5,7 +5,7 @@ import pytest
 from tests.integration.test_nodes import story_of
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_where_everybody_lives_and_what_has_no_room() -> None:
     story = story_of("placed", timeout_s=580.0)

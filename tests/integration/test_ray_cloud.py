@@ -24,7 +24,7 @@ def told_by(program: str, timeout_s: float) -> Any:
     return json.loads([line for line in done.stdout.splitlines() if line[:1] in ("{", "[")][-1])
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 def test_rays_aws_code_launches_an_instance_of_each_node_type() -> None:
     launched = {node.pop("type"): node for node in told_by("aws_api", 280)}
     assert {name: node["instance"] for name, node in launched.items()} == {
@@ -41,7 +41,7 @@ def test_rays_aws_code_launches_an_instance_of_each_node_type() -> None:
     assert offers["gpu.learner"] == offers["gpu.rollout"] == [48, 4, 0]
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_nodes_of_every_type_come_for_a_submitted_run_and_go_when_idle() -> None:
     story = told_by("fake_cloud", 800)

@@ -111,7 +111,7 @@ def wait_until_no_ray(address: str, folder: Path) -> None:
         time.sleep(1)
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_own_machines_are_brought_up_over_ssh_run_a_job_and_are_taken_down() -> None:
     folder = Path(tempfile.mkdtemp(prefix="sdpo-up-"))

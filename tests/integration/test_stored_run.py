@@ -15,7 +15,7 @@ from sdpo.storage import Store
 from tests.run_fixtures import ROOT, RUN_FILE, command, finished, small
 from tests.s3_server import BUCKET, S3, s3_server
 
-pytestmark = [pytest.mark.longest, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 BASE = f"s3://{BUCKET}/team"
 RUNS = f"{BASE}/runs"
 
