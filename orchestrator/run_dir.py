@@ -26,6 +26,7 @@ from typing import Any
 
 from orchestrator.checkpoints import CheckpointPlace, Checkpoints
 from orchestrator.lease import Lease
+from orchestrator.metrics_log import read_metrics
 from orchestrator.remote_dir import RemoteDir
 from orchestrator.resume_rules import refused_change
 from orchestrator.stored_checkpoints import StoredCheckpoints
@@ -67,8 +68,11 @@ class RunDir:
         return joined(self.place, "model")
 
     def check(self) -> None:
-        """Raises `ConfigError` if the directory holds another run, or one that must not be resumed. Writes nothing."""
-        if not self._holds("config.yaml"):
+        """Raises `ConfigError` if the directory holds another run, or one that must not be resumed. Writes nothing.
+
+        A start that ended before anything was measured binds nobody. Raises `CheckpointError` for a damaged one.
+        """
+        if not self._has_begun():
             return
         if self._config.checkpoint.resume == "never":
             raise ConfigError(
@@ -84,7 +88,7 @@ class RunDir:
 
         A judge that was wrong may be mended in the middle of a run that is not deterministic; that is printed.
         """
-        if not self._holds("inputs.json"):
+        if not self._has_begun():
             return
         with borrowed(joined(self.place, "inputs.json")) as known:
             before = json.loads(known.read_text())
@@ -155,6 +159,16 @@ class RunDir:
         write_atomically(file, str(incarnation))
         self.push()
         return incarnation
+
+    def _has_begun(self) -> bool:
+        if not self._holds("config.yaml"):
+            return False
+        if self.checkpoints.newest() is not None:
+            return True
+        if not self._holds("metrics.jsonl"):
+            return False
+        with borrowed(joined(self.place, "metrics.jsonl")) as known:
+            return bool(read_metrics(known))
 
     def _holds(self, name: str) -> bool:
         return (self.path / name).exists() if self._remote is None else self._remote.store.exists(name)

@@ -33,6 +33,13 @@ def opened(folder: Path, **changes: Any) -> RunDir:
     return run_dir
 
 
+def begun(folder: Path, **changes: Any) -> None:
+    """A run that measured something and ended."""
+    run_dir = opened(folder, **changes)
+    (run_dir.path / "metrics.jsonl").write_text('{"step": 0}\n')
+    run_dir.close()
+
+
 def save(run_dir: RunDir, steps: int, pass_at_1: float | None = None) -> Path:
     folder = Path(run_dir.checkpoints.begin(steps))
     (folder / "shard").write_text(f"weights after {steps}")
@@ -156,7 +163,8 @@ def test_incarnations_are_counted_and_a_live_run_locks_its_directory(tmp_path: P
 
 
 def test_a_run_directory_refuses_another_config_but_not_more_steps(tmp_path: Path) -> None:
-    opened(tmp_path).close()
+    opened(tmp_path, seed=7).close()
+    begun(tmp_path)  # nothing had been measured with the other seed
     opened(tmp_path, steps=99, checkpoint={"keep_last": 5}).close()
     with pytest.raises(ConfigError, match=r"^batch\.tasks=3 \(was 16\): .*allowed: another `name`"):
         RunDir(config(tmp_path, batch={"tasks": 3})).check()
@@ -258,7 +266,11 @@ def test_a_run_goes_on_with_the_tasks_it_was_started_with(tmp_path: Path, capsys
     digests = {"env.code": "a", "tasks.train": "b"}
     run_dir = RunDir(config(tmp_path))
     run_dir.check_inputs(digests)
+    run_dir.open(digests | {"tasks.train": "empty"})
+    run_dir.close()
+    run_dir.check_inputs(digests)
     run_dir.open(digests)
+    (run_dir.path / "metrics.jsonl").write_text('{"step": 0}\n')
     run_dir.close()
     run_dir.check_inputs(digests)
     with pytest.raises(ConfigError, match=r"tasks\.train: not what the run in .* was started with"):
@@ -279,6 +291,6 @@ def test_a_run_goes_on_with_the_tasks_it_was_started_with(tmp_path: Path, capsys
     ],
 )
 def test_adapter_and_options_may_not_change(before: Any, now: Any, line: str, tmp_path: Path) -> None:
-    opened(tmp_path, tasks={"adapter": "mbpp"} | before).close()
+    begun(tmp_path, tasks={"adapter": "mbpp"} | before)
     with pytest.raises(ConfigError, match=line):
         RunDir(config(tmp_path, tasks={"adapter": "mbpp"} | now)).check()
