@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from docs.headless import open_chromium
+from tests.ray_head import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "pictures" / "dashboard.png"
-WIDTH_PX, HEIGHT_PX = 1500, 900
+WIDTH_PX, HEIGHT_PX = 1500, 1250
 STEPS_BEFORE, PATIENCE_S = 3, 300.0
 ENV = {**os.environ, "RAY_AUTH_MODE": "disabled"}
 
@@ -39,7 +40,7 @@ def main() -> None:
 @contextmanager
 def head(folder: Path) -> Iterator[tuple[str, str]]:
     """A Ray head in the foreground; yields its address and the dashboard's."""
-    gcs, dashboard = free_port(), free_port()
+    gcs, dashboard = free_ports(2)
     command = ["ray", "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={dashboard}"]
     command += ["--num-cpus=4", f"--temp-dir={folder}/ray", "--resources", '{"env_slot": 4}']
     with ended(subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL)) as process:
@@ -60,13 +61,6 @@ def ended(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[byte
                     process.wait(20)
                 except subprocess.TimeoutExpired:
                     continue
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:

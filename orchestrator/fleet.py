@@ -183,8 +183,15 @@ class Fleet:
         ray.kill(member.handle)
 
     def _run(self, work: Coroutine[Any, Any, None], member: Member | None) -> None:
-        """In the background, for one member or for all, until the fleet ends; an error ends the run."""
-        task = self._background.create_task(work)
+        """In the background, for one member or for all, until the fleet ends; an error ends the run.
+
+        A run that is ending starts nothing any more: what ends it is not to be hidden behind asyncio's refusal.
+        """
+        try:
+            task = self._background.create_task(work)
+        except RuntimeError:
+            work.close()
+            return
         self._tasks[task] = member
         task.add_done_callback(self._tasks.pop)
 

@@ -21,7 +21,12 @@ from sdpo.errors import InfrastructureError
 from sdpo.logs import VARIABLE
 from sdpo.show import show_error
 
+log = logging.getLogger(__name__)
+
 GATHER_TIMEOUT_S = 30.0
+LOCAL_STARTS = 3
+TOO_SLOW = "timed out during startup"
+"""What Ray says when a node of its own was not up within 30 s, a limit that cannot be set: busy machines need more."""
 _QUIET: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
 
 
@@ -49,6 +54,7 @@ def ray_session(config: RunConfig, *, has_learner: bool = True) -> Iterator[None
     slots = config.placement.env.max_workers * config.placement.env.env_slots
     try:
         _init(
+            tries=LOCAL_STARTS,
             address="local",
             num_cpus=max(os.cpu_count() or 1, math.ceil(config.num_cpus)),
             resources={"env_slot": slots} if slots else None,
@@ -70,10 +76,15 @@ def _admit(config: RunConfig, where: str, has_learner: bool, autoscaler: Mapping
     )
 
 
-def _init(**how: Any) -> None:
+def _init(tries: int = 1, **how: Any) -> None:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells everybody that a token is used
     try:
         ray.init(**how, **_QUIET)
     except Exception as error:  # Ray raises errors of many kinds here, some of them bare
+        if tries > 1 and TOO_SLOW in str(error):
+            log.warning("Ray took longer than its own limit to start on this machine; it is started again")
+            ray.shutdown()
+            _init(tries - 1, **how)
+            return
         what = f"Ray at {os.environ['RAY_ADDRESS']}" if os.environ.get("RAY_ADDRESS") else "Ray on this machine"
         raise InfrastructureError(f"{what} did not start or answer: {show_error(error)}") from error

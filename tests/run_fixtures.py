@@ -75,7 +75,7 @@ def started(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]
                 child.kill()
 
 
-def finished(arguments: list[str], log: Path, timeout_s: float = 300) -> str:
+def finished(arguments: list[str], log: Path, timeout_s: float = 500) -> str:
     """Run to the end; returns the output. Fails with the output if the exit code is not 0."""
     with started(arguments, log) as process:
         code = process.wait(timeout_s)
@@ -104,7 +104,7 @@ def actors(pid: int, class_name: str) -> list[psutil.Process]:
     return found
 
 
-def wait_for_steps(run_dir: Path, steps: int, process: subprocess.Popen[bytes], timeout_s: float = 180) -> None:
+def wait_for_steps(run_dir: Path, steps: int, process: subprocess.Popen[bytes], timeout_s: float = 500) -> None:
     """Return once metrics.jsonl holds `steps`; fails if the run ends or the deadline passes before."""
     deadline = time.monotonic() + timeout_s
     while not any(r["step"] >= steps for r in read_metrics(run_dir / "metrics.jsonl")):

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.metrics_log import read_metrics
 from tests.run_fixtures import RUN_FILE, command, small, started
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_a_collapse_is_caught_checkpointed_and_ends_the_run(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_collapse_is_caught_checkpointed_and_ends_the_run(tmp_path: Path) -> N
         health__window_steps=3,
     )
     with started(command(RUN_FILE, *overrides), tmp_path / "log") as process:
-        code = process.wait(400)
+        code = process.wait(600)
     output = (tmp_path / "log").read_text()
     assert code == 3, output
     records = read_metrics(tmp_path / "run/metrics.jsonl")

@@ -23,7 +23,7 @@ from sdpo.types import Version
 from tests.rollout_fixtures import PROBE_IDS, collect, load_reference, next_log_probs, request, run_config
 from tests.tiny_models import make_tiny_model
 
-pytestmark = [pytest.mark.timeout(420), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("ray_cluster")]
 START_TIMEOUT_S = 300
 
 

@@ -15,7 +15,7 @@ from tests.run_fixtures import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(560)
+@pytest.mark.timeout(1200)
 def test_far_lines_come_through_ray_and_its_lists_say_who_an_actor_is(tmp_path: Path) -> None:
     (tmp_path / "far/logs").mkdir(parents=True)
     (tmp_path / "far/logs/orchestrator.log").write_text("2000-01-01T00:00:00.000000Z INFO orchestrator | the first\n")

@@ -22,7 +22,7 @@ print(JobSubmissionClient(sys.argv[1]).submit_job(entrypoint=sys.argv[2]))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_head_that_goes_lets_its_jobs_end_first(tmp_path):
     marks = tmp_path / "marks"
     spec = yaml.safe_load((ROOT / "deploy/kubernetes/raycluster.yaml").read_text())["spec"]

@@ -28,7 +28,7 @@ from tests.learner_fixtures import ObservedRank, masters, one_rank, scores_only,
 from tests.model_shapes import SHAPES, make_shaped_model
 from tests.rollout_fixtures import load_reference, next_log_probs
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 AGREE = 1e-4
 FIRST, SECOND = Version(incarnation=0, batch=0), Version(incarnation=1, batch=1)
 TASK = {

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.metrics_log import read_metrics
 from tests.run_fixtures import RUN_FILE, command, finished, half_in_turns, small
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def records_of(folder: Path, **changes: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from tests.integration.test_nodes import story_of
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_where_everybody_lives_and_what_has_no_room() -> None:
     story = story_of("placed", timeout_s=580.0)
     apart = story["separate"]

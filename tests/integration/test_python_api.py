@@ -11,7 +11,7 @@ from orchestrator.api import open_run
 from tests.run_fixtures import ROOT
 from tests.walkthrough import files_of
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 SWEEP = files_of(ROOT / "docs/python.md")["~/sweep.py"]
 NOTEBOOK = """
 import asyncio, os, psutil, ray, runpy, sys, tempfile, threading

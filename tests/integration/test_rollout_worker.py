@@ -26,7 +26,7 @@ from sdpo.weights import make_buckets
 from tests.rollout_fixtures import collect, load_reference, named_tensors, next_log_probs, publish, request, run_config
 from tests.tiny_models import make_tiny_model
 
-pytestmark = [pytest.mark.timeout(420), pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("ray_cluster")]
 START_TIMEOUT_S = 300
 
 

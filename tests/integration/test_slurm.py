@@ -32,7 +32,7 @@ mark("nodes %d, CPU %g, env_slot %g" % (len(ray.nodes()), have["CPU"], have["env
 """
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.timeout(1500)
 def test_a_job_stops_on_sigterm_goes_back_into_the_queue_and_goes_on(tmp_path):
     entrypoint = tmp_path / "entrypoint"

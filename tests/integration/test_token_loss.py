@@ -9,7 +9,7 @@ import pytest
 from tests.run_fixtures import ROOT
 
 
-@pytest.mark.timeout(560)
+@pytest.mark.timeout(1200)
 def test_attempts_whose_tokens_are_lost_begin_again_and_every_attempt_ends_once() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.clusters.token_loss"],

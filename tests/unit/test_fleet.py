@@ -66,6 +66,27 @@ def test_calls_weigh_what_they_ask_for_and_enter_while_there_is_room() -> None:
     asyncio.run(scenario())
 
 
+def test_a_member_that_fails_while_the_run_ends_does_not_hide_why_it_ends() -> None:
+    async def scenario() -> None:
+        async with asyncio.TaskGroup() as group:
+            fleet = make(group, 1, at_once)
+            await fleet.start()
+
+            async def work() -> None:
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    fleet.report(fleet.members[0], fleet.members[0].handle, InfrastructureError("died"))
+
+            group.create_task(work())
+            await asyncio.sleep(0)
+            raise ValueError("the reason")
+
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(scenario())
+    assert [str(error) for error in raised.value.exceptions] == ["the reason"]
+
+
 def test_a_reported_member_serves_again_only_after_it_was_prepared(killed: list[Any]) -> None:
     async def scenario() -> None:
         may_finish = asyncio.Event()

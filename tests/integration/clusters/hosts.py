@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -123,11 +122,3 @@ def wait_for_ssh(address: str, folder: Path) -> None:
             if time.monotonic() > ends_s:
                 raise RuntimeError(f"{error.stderr}\n{(folder / address / 'sshd.log').read_text()}") from error
             time.sleep(0.2)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody has now."""
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port: int = free.getsockname()[1]
-    return port
