@@ -25,7 +25,7 @@ def test_a_start_that_was_too_slow_is_tried_again(
     def init(**how: Any) -> None:
         asked.append(how)
         if len(asked) <= failures:
-            raise Exception(message)  # noqa: TRY002  (as Ray does)
+            raise Exception(message)
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setattr("ray.shutdown", lambda: None)
