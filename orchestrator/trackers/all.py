@@ -52,7 +52,7 @@ class Trackers:
     """Feeds every tracker; `say` tells a person, once for each, that one was switched off and why."""
 
     def __init__(self, trackers: list[TrackerProcess], say: Callable[[str], None]) -> None:
-        self._on, self._say = trackers, say
+        self._all, self._on, self._say = trackers, list(trackers), say
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """One row for every tracker; values that are not finite are left out. Never waits, never raises."""
@@ -62,11 +62,11 @@ class Trackers:
             tracker.log(step, finite)
 
     def close(self, outcome: Outcome) -> None:
-        """Give all of them together `CLOSE_S` to send the rest."""
+        """Give all of them together `CLOSE_S` to send the rest; no process is left, of one switched off neither."""
         deadline = time.monotonic() + CLOSE_S
         for tracker in self._on:
             tracker.finish(outcome)
-        for tracker in self._on:
+        for tracker in self._all:
             tracker.close(max(deadline - time.monotonic(), 0.0))
         self._report()
 
