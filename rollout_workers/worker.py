@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import ray
 
-from rollout_workers.engine import check_limits, check_model_folder, engine_args, prepare_environment
+from rollout_workers.engine import check_libraries, check_limits, check_model_folder, engine_args, prepare_environment
 from rollout_workers.engine_metrics import stat_logger
 from rollout_workers.guardian import Guardian
 from rollout_workers.loop_thread import LoopThread
@@ -114,6 +114,7 @@ class RolloutWorker:
             raise InfrastructureError(f"{self.name} was started before; it is {self._state}")
         started_s = time.monotonic()
         self._config = await asyncio.to_thread(with_local_model, self._config)
+        check_libraries(self._config)
         check_limits(self._config, check_model_folder(Path(self._config.model.path)))
         await self._deadline("start", self._config.deadlines.start_s, self._start_engine(version))
         self._state = State.SERVING

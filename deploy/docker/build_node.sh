@@ -16,7 +16,7 @@ kind=${1:-}
 compiler="gcc libc6-dev python3-dev"
 case "$kind" in
     gpu) name=sdpo-gpu ;;
-    cpu) name=sdpo-cpu compiler="g++ libc6-dev python3-dev" ;;
+    cpu) name=sdpo-cpu compiler="g++ libc6-dev libnuma1 python3-dev" ;; # vLLM's build for CPUs is linked to libnuma
     env) name=sdpo-env-node compiler="" ;;
     *) die "kind=${kind:-nothing}: allowed: gpu, cpu, env" ;;
 esac

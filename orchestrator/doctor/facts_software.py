@@ -1,5 +1,6 @@
 """Which Python and which packages there are, and what the project asks for. Nothing heavy is imported."""
 
+import ctypes
 import importlib.metadata as metadata
 import re
 import sys
@@ -27,7 +28,7 @@ class Wanted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftwareFacts:
     """installed: version by canonical name, of what `wanted` names and of BUILDS. cuda: of each of BUILDS that is
-    installed, the CUDA version that it was built for, None for a CPU build.
+    installed, the CUDA version that it was built for, None for a CPU build. has_numa: libnuma.so.1 can be loaded.
     """
 
     python: tuple[int, ...]
@@ -37,6 +38,7 @@ class SoftwareFacts:
     wanted: tuple[Wanted, ...]
     installed: dict[str, str]
     cuda: dict[str, str | None]
+    has_numa: bool
 
 
 def gather_software() -> SoftwareFacts:
@@ -52,6 +54,7 @@ def gather_software() -> SoftwareFacts:
         wanted=tuple(wanted),
         installed=installed,
         cuda={name: _cuda_build(name) for name in BUILDS if name in installed},
+        has_numa=_can_load("libnuma.so.1"),
     )
 
 
@@ -77,6 +80,14 @@ def _wanted() -> tuple[str, list[Wanted]]:
 def _applies(requirement: Requirement, extra: str) -> bool:
     itself = canonicalize_name(requirement.name) == PROJECT
     return not itself and (requirement.marker is None or requirement.marker.evaluate({"extra": extra}))
+
+
+def _can_load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _version(name: str) -> str | None:
