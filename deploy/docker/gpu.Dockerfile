@@ -24,12 +24,12 @@ COPY rollout_workers /src/rollout_workers
 COPY env_workers /src/env_workers
 COPY learner /src/learner
 COPY orchestrator /src/orchestrator
-# What only a build or a test needs is left behind: pip itself, headers of torch, tests of packages. Bytecode is not: Ray
-# starts a dozen processes on a node and gives them seconds.
+# What only a build or a test needs is left behind: pip itself, tests of packages. Bytecode is not: Ray starts a dozen
+# processes on a node and gives them seconds. Nor are headers of torch: what it compiles at run time includes them.
 RUN /opt/sdpo/bin/pip install --quiet --no-deps --no-compile --no-build-isolation /src \
     && site=$(/opt/sdpo/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
     && find "$site" -type d -name tests -prune -exec rm -rf {} + \
-    && rm -rf "$site"/torch/include "$site"/torch/share "$site"/torch/test "$site"/ray/cpp \
+    && rm -rf "$site"/torch/share "$site"/torch/test "$site"/ray/cpp \
     && /opt/sdpo/bin/python -m pip uninstall --quiet --yes pip \
     && { /opt/sdpo/bin/python -m compileall -q -j 0 "$site" || true; } # files for other Pythons do not compile
 
