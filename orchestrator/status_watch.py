@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from orchestrator.log_fetch import belongs
 from orchestrator.log_view import last_error
-from orchestrator.ray_address import read_address
+from orchestrator.ray_address import gcs_of
 from orchestrator.ray_nodes import metrics_targets
 from orchestrator.remote_dir import reading_copy
 from orchestrator.status_data import RunStatus, read_status, runs_of
@@ -70,10 +70,8 @@ class Watcher:
         if self._address is not None:
             return self._address
         assert self._folder is not None
-        known = read_address(self._folder)
-        if known is None:
-            raise InfrastructureError(f"{self._target}: no run lives there now")
-        return known["gcs"]
+        assert self._target is not None
+        return gcs_of(self._folder, self._target)
 
     def _before(self, now_s: float, samples: list[Sample]) -> tuple[float, list[Sample]] | None:
         """The newest look that is old enough for rates, else the oldest."""

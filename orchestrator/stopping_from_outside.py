@@ -4,7 +4,7 @@ from typing import Any
 
 from orchestrator.cluster import joined
 from orchestrator.front import NAME
-from orchestrator.ray_address import read_address
+from orchestrator.ray_address import gcs_of
 from orchestrator.remote_dir import reading_copy
 from orchestrator.stop_file import StopFile
 from sdpo.errors import ConfigError, InfrastructureError
@@ -20,10 +20,7 @@ def stop_in_folder(run_dir: str, now: bool, timeout_s: float) -> None:
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{run_dir}: allowed: a run directory, or the name of a run together with --address")
     if is_uri(run_dir):
-        known = read_address(folder)
-        if known is None:
-            raise InfrastructureError(f"{run_dir}: no run lives there now")
-        stop_in_cluster(known["gcs"], folder.name, now, timeout_s)
+        stop_in_cluster(gcs_of(folder, run_dir), folder.name, now, timeout_s)
         return
     if now:
         raise ConfigError("--now: allowed: with --address")

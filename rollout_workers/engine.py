@@ -51,16 +51,21 @@ def check_limits(config: RunConfig, model: dict[str, Any]) -> None:
         raise ConfigError(f"model.max_model_len_tokens={wanted}: allowed: at most {limit}, the model's window")
 
 
+def why_not_loadable() -> str:
+    """Why vLLM's build for CPUs cannot be loaded, as far as what it is linked to is missing; "" if nothing is."""
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 def check_libraries(config: RunConfig) -> None:
     """Raises `InfrastructureError` where vLLM's build for CPUs lacks what it is linked to: vLLM would only warn, and
     fail later for another reason.
     """
-    if config.placement.rollout.num_gpus > 0:
-        return
-    try:
-        ctypes.CDLL("libnuma.so.1")
-    except OSError as error:
-        raise InfrastructureError(f"vLLM cannot be loaded: {error}; install it: apt-get install libnuma1") from None
+    if config.placement.rollout.num_gpus == 0 and (reason := why_not_loadable()):
+        raise InfrastructureError(f"vLLM cannot be loaded: {reason}; install it: apt-get install libnuma1")
 
 
 def prepare_environment(config: RunConfig, scratch: Path, name: str) -> None:

@@ -1,6 +1,5 @@
 """Which Python and which packages there are, and what the project asks for. Nothing heavy is imported."""
 
-import ctypes
 import importlib.metadata as metadata
 import re
 import shutil
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from rollout_workers.engine import why_not_loadable
 
 PROJECT = "sdpo"
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ def gather_software() -> SoftwareFacts:
         wanted=tuple(wanted),
         installed=installed,
         cuda={name: _cuda_build(name) for name in BUILDS if name in installed},
-        has_numa=_can_load("libnuma.so.1"),
+        has_numa=not why_not_loadable(),
         has_compiler=shutil.which("g++") is not None,
         has_headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
     )
@@ -87,14 +88,6 @@ def _wanted() -> tuple[str, list[Wanted]]:
 def _applies(requirement: Requirement, extra: str) -> bool:
     itself = canonicalize_name(requirement.name) == PROJECT
     return not itself and (requirement.marker is None or requirement.marker.evaluate({"extra": extra}))
-
-
-def _can_load(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
 
 
 def _version(name: str) -> str | None:
