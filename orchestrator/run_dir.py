@@ -88,7 +88,7 @@ class RunDir:
 
         A judge that was wrong may be mended in the middle of a run that is not deterministic; that is printed.
         """
-        if not self._has_begun():
+        if not self._holds("inputs.json") or not self._has_begun():
             return
         with borrowed(joined(self.place, "inputs.json")) as known:
             before = json.loads(known.read_text())
