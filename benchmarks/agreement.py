@@ -1,4 +1,4 @@
-"""Rollout engine against learner: log-probs of sampled tokens, and the support that each of them would choose.
+"""Compare rollout engine and learner: log-probs of sampled tokens, and the support that each would choose.
 
     python -m benchmarks.agreement OUT.json MODEL [MODEL ...] [--dtype float32] [--tasks FILE] [--num-tasks 16]
 
@@ -20,10 +20,11 @@ from transformers import AutoTokenizer
 from learner.batch import make_batch, support_ids_of, whole_response
 from learner.model import load_causal_lm, torch_dtype
 from learner.scoring import Scored, ScoreRequest, ScoringModel
-from orchestrator.sources import training_request
+from orchestrator.batch.requests import training_request
 from rollout_workers.worker import RolloutActor
-from sdpo.config import RunConfig, SdpoObjective
-from sdpo.divergence import append_tail, divergence
+from sdpo.bins import append_tail
+from sdpo.config import RunConfig
+from sdpo.divergence import divergence
 from sdpo.reprompt import Attempt, build_hindsight, route_group
 from sdpo.taskfile import load_tasks
 from sdpo.types import Int32, Rollout, RolloutHeader, Task
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def measure(model: str, dtype: str, tasks: Sequence[Task]) -> dict[str, Any]:
-    """All figures of one model; differences in nats."""
+    """Return all figures of one model; differences in nats."""
     config = RunConfig.model_validate(
         {
             "model": {"path": model, "dtype": dtype, "max_model_len_tokens": 1024},
@@ -87,7 +88,7 @@ def _sample(
     ray.get(engine.start.remote(), timeout=DEADLINE_S)
     found = []
     for task in tasks:
-        answer = engine.generate.remote(training_request(config, tokenizer, 0, task))
+        answer = engine.generate.remote(training_request(config, tokenizer, 0, task).generation)
         items = [ray.get(ref, timeout=DEADLINE_S) for ref in answer]
         found.append((task, list(zip(items[::2], items[1::2], strict=True))))
     ray.kill(engine)
@@ -101,8 +102,9 @@ def _compare(
     task: Task,
     sampled: Sequence[tuple[RolloutHeader, Rollout]],
 ) -> tuple[Any, Any, Any, Any]:
-    """Per token: log-prob gap, overlap of the supports, loss with the engine's support and with the learner's."""
-    attempts = [Attempt(sample_index=h.sample_index, text=h.text, reward=0.0, feedback=FEEDBACK) for h, _ in sampled]
+    """Return per token: log-prob gap, overlap of the supports, loss with the engine's and the learner's support."""
+    failed: dict[str, Any] = {"reward": 0.0, "success": False, "feedback": FEEDBACK}
+    attempts = [Attempt(sample_index=h.sample_index, text=h.text, **failed) for h, _ in sampled]
     routings = route_group(attempts, config.hindsight)
     hindsights = [
         build_hindsight(task, attempts, i, routing, tokenizer, config.hindsight).token_ids
@@ -131,7 +133,7 @@ def _losses(
     support: Sequence[Int32],
 ) -> Any:
     objective = config.objective
-    assert isinstance(objective, SdpoObjective)
+    assert objective.kind == "sdpo"
     bins = []
     for contexts in (prompts, hindsights):
         log_probs = _score(student, contexts, rollouts, config, support).log_probs

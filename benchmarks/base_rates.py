@@ -14,14 +14,18 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.eval_numbers import numbers
-from orchestrator.eval_run import sample_line
-from orchestrator.evaluation import Evaluator, Judged
-from orchestrator.generating import generating
-from orchestrator.inputs import Inputs
+from orchestrator.actors.env_client import EnvClient
+from orchestrator.actors.sampling_session import generating
+from orchestrator.batch.attempts import Attempts
+from orchestrator.batch.evaluator import Evaluator
+from orchestrator.commands.eval.numbers import numbers
+from orchestrator.commands.eval.run import sample_line
+from orchestrator.group import AttemptRecord
+from orchestrator.inputs.inputs import Inputs
 from sdpo.config import RunConfig
 from sdpo.config.load import load_run_config
 from sdpo.metrics import wilson_interval
@@ -41,9 +45,11 @@ def main() -> None:
 
 
 async def measure(config: RunConfig, inputs: Inputs, out: Path) -> dict[str, Any]:
-    """The two rounds: the questions as they are, then each failure with its own feedback."""
-    async with generating(config, inputs.luggage, stacks=out.with_suffix(".stacks")) as workers:
-        evaluator = Evaluator(config, inputs.tokenizer, workers.sampler, workers.envs)
+    """Run the two rounds: the questions as they are, then each failure with its own feedback."""
+    async with generating(config, inputs.code_bundle, stacks=out.with_suffix(".stacks")) as workers:
+        open_session = partial(EnvClient, workers.envs, config)
+        attempts = Attempts(config, inputs.tokenizer, workers.sampler, open_session)
+        evaluator = Evaluator(config, inputs.tokenizer, attempts)
         started = time.monotonic()
         base = await evaluator.evaluate(inputs.heldout)
         base_s = time.monotonic() - started
@@ -54,8 +60,8 @@ async def measure(config: RunConfig, inputs: Inputs, out: Path) -> dict[str, Any
     return numbers(base, [1]) | {"base_s": round(base_s, 1)} | _repairs(base, repaired)
 
 
-def _repairs(base: Sequence[Judged], repaired: Sequence[Judged]) -> dict[str, Any]:
-    """By what the first attempt was. What infrastructure lost in the second round is left out."""
+def _repairs(base: Sequence[AttemptRecord], repaired: Sequence[AttemptRecord]) -> dict[str, Any]:
+    """Return the rates by the result of the first attempt, without second attempts that infrastructure lost."""
     kinds = {(j.task.id, j.header.sample_index): j.verdict.kind for j in base}
     by_kind: dict[str, list[bool]] = defaultdict(list)
     for after in repaired:
@@ -68,7 +74,7 @@ def _repairs(base: Sequence[Judged], repaired: Sequence[Judged]) -> dict[str, An
 
 
 def _rate(successes: Sequence[bool]) -> dict[str, float]:
-    """A share with its 95 % Wilson interval."""
+    """Return a share with its 95 % Wilson interval."""
     low, high = wilson_interval(sum(successes), len(successes))
     rate = sum(successes) / max(1, len(successes))
     return {"n": len(successes), "rate": round(rate, 4), "low": round(low, 4), "high": round(high, 4)}

@@ -1,4 +1,4 @@
-"""Executions of MBPP-sized programs (three tests each): ours beside a process per test and a container per program.
+"""Compare executions of MBPP-sized programs (three tests each) with a process per test and a container per program.
 
     python -m benchmarks.executions OUT.json [--seconds 5] [--core N] [--mbpp FILE] [--kinds bubblewrap docker]
 
@@ -66,7 +66,7 @@ def sandboxed(kind: str, form: str, core: int) -> Iterator[Way]:
 
 
 def task_of(program: Program, form: str) -> Task:
-    """The program's tests in one of both forms."""
+    """Return the program's tests in one of both forms."""
     tests: list[dict[str, Any]] = [{"kind": "asserts", "functions": [program.function], "asserts": program.asserts}]
     if form == "functional":
         tests = [
@@ -77,7 +77,7 @@ def task_of(program: Program, form: str) -> Task:
 
 
 def pin_containers(core: int) -> None:
-    """Every container of this process's sandboxes to one core."""
+    """Pin every container of this process's sandboxes to one core."""
     command = ["docker", "ps", "--quiet", "--filter", f"label=sdpo.incarnation={os.getpid()}"]
     names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     if not names:
@@ -112,7 +112,7 @@ main()
 
 @contextmanager
 def process_per_test() -> Iterator[Way]:
-    """A bare parent forks a process for every test."""
+    """Fork a process for every test from a bare parent."""
     parent = subprocess.Popen(
         [sys.executable, "-I", "-c", _BARE_PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -137,7 +137,7 @@ def process_per_test() -> Iterator[Way]:
 
 @contextmanager
 def interpreter_per_test() -> Iterator[Way]:
-    """A fresh interpreter for every test."""
+    """Start a fresh interpreter for every test."""
 
     def run(program: Program) -> None:
         for text in program.asserts:
@@ -149,7 +149,7 @@ def interpreter_per_test() -> Iterator[Way]:
 
 @contextmanager
 def docker_run(core: int) -> Iterator[Way]:
-    """A fresh container for every program."""
+    """Start a fresh container for every program."""
     options = [
         "--rm",
         "--network",
@@ -172,7 +172,7 @@ def docker_run(core: int) -> Iterator[Way]:
 
 
 def measure(way: Way, programs: list[Program], seconds: float, most: int | None = None) -> dict[str, Any]:
-    """Programs a second, and the time of one."""
+    """Return programs per second, and the time of one."""
     for program in programs[:2]:
         way(program)
     latencies_s: list[float] = []
@@ -196,7 +196,7 @@ def measure(way: Way, programs: list[Program], seconds: float, most: int | None 
 
 
 def engine_cpu_s() -> dict[int, float]:
-    """Processor seconds of each of the Docker engine's own processes until now, by process number."""
+    """Return the CPU seconds of each of the Docker engine's own processes until now, by process id."""
     found = {}
     for process in psutil.process_iter(["name", "cpu_times"]):
         if (process.info["name"] or "").startswith(ENGINE_PROCESSES) and process.info["cpu_times"]:
@@ -205,12 +205,12 @@ def engine_cpu_s() -> dict[int, float]:
 
 
 def spent_s(before: dict[int, float], after: dict[int, float]) -> float:
-    """What those that lived all the time took: the helpers of containers that ended meanwhile are not in it."""
+    """Return the CPU seconds of the processes that ran all the time, without helpers of containers that have ended."""
     return sum(after[pid] - before[pid] for pid in before if pid in after)
 
 
 def compare(programs: list[Program], kinds: list[str], seconds: float, core: int) -> dict[str, Any]:
-    """Every way in turn."""
+    """Measure every method in turn."""
     found: dict[str, Any] = {}
 
     def take(name: str, context: Any, most: int | None = None) -> None:
@@ -229,7 +229,7 @@ def compare(programs: list[Program], kinds: list[str], seconds: float, core: int
 
 
 def ratios(ways: dict[str, Any]) -> dict[str, float]:
-    """Programs a second of each sandbox over those of each other way."""
+    """Return the ratios of each sandbox's programs per second to those of each other method."""
     others = ("process per test", "interpreter per test", "docker run")
     return {
         f"{ours} / {other}": round(ways[ours]["per_second"] / ways[other]["per_second"], 2)

@@ -1,4 +1,4 @@
-"""The fused scoring head beside the plain way: memory and time of one SDPO loss on hidden states that are given.
+"""Compare the fused scoring head with plain code: memory and time of one SDPO loss on given hidden states.
 
     python -m benchmarks.objective OUT.json [--tokens 512 1024] [--hidden 1024] [--dtype float32] [--repeats 5]
 
@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from learner.chunk import TokenLogProbs
 from learner.head import ScoreRequest, ScoringHead
 from sdpo.config import SdpoObjective
-from sdpo.objective import TokenTargets, token_losses
+from sdpo.token_targets import TokenTargets
 
 TEMPERATURE = 1.0
 WAYS = ("plain", "fused")
@@ -50,7 +50,7 @@ class Case:
 
 
 class Inputs:
-    """Random hidden states and output weights of student and teacher, made without temporaries."""
+    """Return random hidden states and output weights of student and teacher, made without temporaries."""
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(0)
@@ -85,7 +85,7 @@ class Inputs:
             teacher_support=teacher.support[rows],
             teacher_tail=teacher.tail[rows],
         )
-        return token_losses(student, targets, self.objective)
+        return self.objective.token_losses(student, targets)
 
 
 def _layer(weight: Tensor) -> nn.Linear:
@@ -95,7 +95,7 @@ def _layer(weight: Tensor) -> nn.Linear:
 
 
 def plain_scores(hidden: Tensor, layer: nn.Linear, inputs: Inputs, support_ids: Tensor | None) -> TokenLogProbs:
-    """As people write it; support_ids None: the model's own top K."""
+    """Compute the loss in plain code; support_ids None: the model's own top K."""
     log_probs = torch.log_softmax((layer(hidden) / TEMPERATURE).float(), -1)
     if support_ids is None:
         support, support_ids = log_probs.topk(inputs.case.top_k)
@@ -107,7 +107,7 @@ def plain_scores(hidden: Tensor, layer: nn.Linear, inputs: Inputs, support_ids: 
 
 
 def plain(inputs: Inputs, task: str) -> Any:
-    """What is returned is the output; gradients are in `.grad`."""
+    """Return the output; gradients are in `.grad`."""
     with torch.no_grad():
         teacher = plain_scores(inputs.teacher_hidden, inputs.teacher_layer, inputs, None)
     if task == "teacher":
@@ -144,7 +144,7 @@ def fused(inputs: Inputs, task: str) -> Any:
 
 
 def memory(case: Case, task: str) -> dict[str, float]:
-    """Extra MiB of both ways."""
+    """Return the extra MiB of both methods."""
     found = {}
     for way in WAYS:
         inputs = Inputs(case)
@@ -160,7 +160,7 @@ def memory(case: Case, task: str) -> dict[str, float]:
 
 
 def peak_bytes(profiler: profile, device: str, stays: set[int]) -> int:
-    """Most bytes alive at one time, but for what is at the addresses `stays` when all is done."""
+    """Return the peak of live bytes, without the memory at the addresses `stays` at the end."""
     assert profiler.profiler is not None
     results: Any = profiler.profiler.kineto_results
     events = [node for node in _all_nodes(results.experimental_event_tree()) if node.tag == _EventType.Allocation]
@@ -227,7 +227,7 @@ def difference(case: Case) -> dict[str, float]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Return the description of the machine."""
     info = Path("/proc/cpuinfo").read_text()
     names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag} " in info]

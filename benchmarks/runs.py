@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator.metrics_log import read_metrics
+from orchestrator.run_dir.metrics_log import read_metrics
 
 SDPO, GRPO = "examples/tinycoder.yaml", "examples/tinycoder_grpo.yaml"
 COMPARISONS: dict[str, dict[str, list[str]]] = {

@@ -1,4 +1,4 @@
-"""Executions by the hundred thousand through one sandbox pool: nothing may leak, neither here nor in a sandbox.
+"""Run a hundred thousand executions through one sandbox pool: nothing may leak, neither here nor in a sandbox.
 
     python -m benchmarks.soak [--executions 100000] [--kind bubblewrap] [--every 5000] [--threads 1]
 
@@ -65,7 +65,7 @@ _ASSERTS = AssertProgram(functions=("f",), source="", groups=("assert f(1) == 2"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What there is of this process and its sandboxes. Memory in KiB, resident; of runners the largest."""
+    """Resources of this process and its sandboxes. Memory in KiB, resident; of runners the largest."""
 
     host_kib: int
     runner_kib: int
@@ -76,7 +76,7 @@ class State:
 
 
 def run_one(pool: SandboxPool, index: int) -> None:
-    """One execution; an outcome other than the program's own raises."""
+    """Execute a program once; raise for an outcome other than the program's own."""
     if index % 50 == 7:
         records = pool.judge_asserts(_PROGRAMS[0][0], _ASSERTS, TIME_LIMIT_S)
         if [record["status"] for record in records] != ["passed", "passed"]:
@@ -89,7 +89,7 @@ def run_one(pool: SandboxPool, index: int) -> None:
 
 
 def state(kind: str) -> State:
-    """As of now."""
+    """Return the present state."""
     here = psutil.Process()
     processes = here.children(recursive=True)
     runners = [_resident_kib(pid) for pid in _runners(kind, processes)]
@@ -109,7 +109,7 @@ def _containers() -> list[str]:
 
 
 def _runners(kind: str, processes: list[psutil.Process]) -> list[int]:
-    """Process numbers, here, of the sandboxes' PID 1."""
+    """Return the process ids, outside, of the sandboxes' PID 1."""
     if kind == "docker":
         names = _containers()
         command = ["docker", "inspect", "--format", "{{.State.Pid}}", *names]
@@ -138,7 +138,7 @@ def _resident_kib(pid: int) -> int:
 
 
 def growth(first: State, last: State, bound_kib: int) -> list[str]:
-    """What there is more of than may be."""
+    """Return the resources that exceed their limits."""
     grown = []
     for name, before in asdict(first).items():
         allowed = bound_kib if name.endswith("_kib") else 0
@@ -148,7 +148,7 @@ def growth(first: State, last: State, bound_kib: int) -> list[str]:
 
 
 def soak(pool: SandboxPool, given: argparse.Namespace) -> list[str]:
-    """Runs all executions, prints; what has grown."""
+    """Run all executions and print; return what has grown."""
     first: State | None = None
     began = time.monotonic()
     with ThreadPoolExecutor(given.threads) as threads:
@@ -170,7 +170,7 @@ def soak(pool: SandboxPool, given: argparse.Namespace) -> list[str]:
 
 
 def _settle(kind: str) -> None:
-    """Waits until the sandboxes hold only the process that waits for the next execution."""
+    """Wait until the sandboxes contain only the process that waits for the next execution."""
     deadline = time.monotonic() + 10
     before = -1
     while (count := len(psutil.Process().children(recursive=True))) != before and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What metrics and the trace of a run cost, as shares of its own time, and how many series it has.
+"""Measure the cost of metrics and trace as shares of a run's time, and count its series.
 
 `python -m benchmarks.telemetry [key=value …] > benchmarks/results/telemetry_cpu.json` trains the demo and times what
 the driver does in methods of `Telemetry`, as a share of the seconds of the steps of the same run. An env
@@ -22,10 +22,7 @@ from typing import Any
 from sdpo.config.load import load_run_config
 
 RUN_FILE = Path(__file__).parents[1] / "examples/tinycoder.yaml"
-METHODS = (
-    "begin", "end", "waited", "sampled", "scored", "published", "holds", "checkpointed", "measured", "alarmed",
-    "attempted", "times", "tick", "write_trace",
-)  # fmt: skip
+METHODS = ("hear", "times", "tick", "write_trace")
 EVERY_S = 2.0
 APART = "timed-apart"
 
@@ -74,7 +71,7 @@ class Scraper(threading.Thread):
                 url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
                 with urllib.request.urlopen(url, timeout=5) as answer:
                     self._read(answer.read().decode())
-            except OSError:  # the endpoint comes up after Ray does
+            except OSError:  # the endpoint starts later than Ray
                 continue
 
     def _read(self, text: str) -> None:
@@ -92,7 +89,7 @@ class Scraper(threading.Thread):
 
 
 def env_seconds(count: int = 20_000) -> float:
-    """Of an env worker's metrics, an attempt; Ray must be there."""
+    """Return the cost of an env worker's metrics per attempt; Ray must be running."""
     from env_workers.metrics import EnvMetrics
 
     metrics = EnvMetrics(APART, "env-0")
@@ -105,11 +102,11 @@ def env_seconds(count: int = 20_000) -> float:
 
 
 def main(overrides: list[str]) -> dict[str, Any]:
-    """Train, and say what was measured."""
+    """Train, and print what was measured."""
     from orchestrator import train
-    from orchestrator.metrics_log import read_metrics
-    from orchestrator.telemetry import Telemetry
-    from orchestrator.telemetry_of_house import open_telemetry
+    from orchestrator.actors.telemetry import open_telemetry
+    from orchestrator.run_dir.metrics_log import read_metrics
+    from orchestrator.telemetry.run_telemetry import Telemetry
 
     watch, scraper, env_s = Stopwatch(), Scraper(), list[float]()
     for name in METHODS:

@@ -2,8 +2,8 @@
 
     python deploy/submit.py --address http://HEAD:8265 examples/tinycoder.yaml dir=/shared/runs steps=100
 
-Runs where only `ray[default]` is installed. The working directory is uploaded, less what .rayignore and .gitignore
-name; of this machine's environment nothing is sent but what --env names. Submitting the same run again resumes it.
+Needs only `ray[default]`. The working directory is uploaded without the files that .rayignore and .gitignore name; of
+this machine's environment only the variables named by --env are sent. Submitting the same run again resumes it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ HEAD_STARTS_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is submitted. `entrypoint` and `metadata` are shown to everybody who may see the dashboard."""
+    """A job to submit. The dashboard shows `entrypoint` and `metadata` to all its users."""
 
     entrypoint: str
     submission_id: str
@@ -42,7 +42,7 @@ class Job:
 
 
 def make_job(arguments: argparse.Namespace) -> Job:
-    """Raises `ConfigError` for input that the cluster would refuse, before anything is sent."""
+    """Return the job. Raises `ConfigError` for input that the cluster would refuse, before anything is sent."""
     working_dir = Path(arguments.working_dir).resolve()
     run_file = Path(arguments.run_file).resolve()
     if not run_file.is_relative_to(working_dir):
@@ -50,8 +50,8 @@ def make_job(arguments: argparse.Namespace) -> Job:
     config = load_run_config(run_file, arguments.override)
     if "://" not in config.dir and not config.dir.startswith("/"):
         raise ConfigError(
-            f"dir={config.dir}: lies in the uploaded working directory, which Ray removes; allowed: an absolute path "
-            "that every node of the cluster that runs a learner or the driver sees, or a URI"
+            f"dir={config.dir}: is in the uploaded working directory, which Ray removes; allowed: an absolute path "
+            "that the nodes of the driver and the learner share, or a URI"
         )
     command = ["python", "-m", "orchestrator", "train", str(run_file.relative_to(working_dir)), *arguments.override]
     stop_wait_s = arguments.stop_wait_s or longest_stop_s(config)
@@ -67,42 +67,43 @@ def make_job(arguments: argparse.Namespace) -> Job:
 
 
 def longest_stop_s(config: RunConfig) -> int:
-    """Seconds that a step and its checkpoint may take before a deadline of the run itself passes."""
+    """Return the seconds that a step and its checkpoint may take before a deadline of the run passes."""
     d = config.deadlines
     step_s = d.generate_s + d.environment_s + d.score_s + d.train_s * config.steps_per_batch + d.weights_s
     return int(step_s + 2 * d.checkpoint_s)
 
 
 def forwarded(names: Sequence[str]) -> dict[str, str]:
-    """The named variables of this machine's environment. Raises `ConfigError` for one that is not set or a secret.
+    """Return the named environment variables. Raises `ConfigError` for one that is not set or a secret.
 
-    Ray writes a job's variables into log files that the dashboard shows, and answers them through its API.
+    Ray writes a job's variables into log files that the dashboard shows, and returns them through its API.
     """
     for name in names:
         if name not in os.environ:
             raise ConfigError(f"--env={name}: allowed: the name of a variable that is set here")
         if is_secret_name(name):
             raise ConfigError(
-                f"--env={name}: looks like a secret, and a job's variables stand in the cluster's logs; allowed: names "
-                "of others; secrets belong in the environment of `ray start` on the nodes (docs/jobs.md)"
+                f"--env={name}: looks like a secret, and a job's variables appear in the cluster's logs; allowed: "
+                "other names; set secrets in the environment of `ray start` on the nodes (docs/jobs.md)"
             )
     return {name: os.environ[name] for name in names}
 
 
 def connect(address: str | None) -> Any:
-    """A `JobSubmissionClient`; Ray's token is used where there is one. Raises `InfrastructureError`."""
+    """Return a `JobSubmissionClient`, with Ray's token if there is one. Raises `InfrastructureError`."""
     has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if has_token or (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is imported
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    os.environ.update(no_proxy="*", NO_PROXY="*")  # this process asks the cluster only, which no proxy reaches
     where = hide_secrets(address or os.environ.get("RAY_ADDRESS") or "this machine")
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise InfrastructureError(
-            f"the cluster at {where} asks for its token: {str(error).splitlines()[0]}; "
+            f"the cluster at {where} requires its token: {str(error).splitlines()[0]}; "
             "set RAY_AUTH_TOKEN_PATH to a file that holds it, or RAY_AUTH_TOKEN"
         ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -122,7 +123,7 @@ def wait(client: Any, submission_id: str) -> None:
 
 
 def outcome(client: Any, submission_id: str) -> int:
-    """Say in one line how the job ended; its exit code."""
+    """Print in one line how the job ended; return its exit code."""
     info = client.get_job_info(submission_id)
     status, lines = info.status.value, (info.message or "").strip().splitlines()
     reason = "" if status == "SUCCEEDED" or not lines else f": {lines[-1]}"
@@ -130,11 +131,11 @@ def outcome(client: Any, submission_id: str) -> int:
     if status == "SUCCEEDED":
         return 0
     code = STOPPED if status == "STOPPED" else int(info.driver_exit_code or 1)
-    return code if code > 0 else 128 - code  # by a signal
+    return code if code > 0 else 128 - code  # ended by a signal
 
 
 def send(client: Any, job: Job) -> None:
-    """Submit it; a head that has just come up is asked again. Raises `InfrastructureError`."""
+    """Submit the job, again while a head that has just started refuses. Raises `InfrastructureError`."""
     deadline_s = time.monotonic() + HEAD_STARTS_S
     while True:
         try:
@@ -153,7 +154,7 @@ def send(client: Any, job: Job) -> None:
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    """Submit and, as asked, wait; returns the exit code. Raises `SdpoError`."""
+    """Submit the job and wait as the mode says; return the exit code. Raises `SdpoError`."""
     job = make_job(arguments)
     client = connect(arguments.address)
     send(client, job)
@@ -165,27 +166,31 @@ def submit(arguments: argparse.Namespace) -> int:
             asyncio.run(follow(client, job.submission_id))
         wait(client, job.submission_id)
     except KeyboardInterrupt:
-        print(f"the job goes on; to end it: ray job stop {job.submission_id}", file=sys.stderr)
+        print(f"the job continues; to end it: ray job stop {job.submission_id}", file=sys.stderr)
         return INTERRUPTED
     return outcome(client, job.submission_id)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="submit.py", description="Submit a run to a Ray cluster as a job.")
     parser.add_argument("run_file", metavar="RUN.yaml")
     parser.add_argument("override", nargs="*", metavar="key=value")
     parser.add_argument("--address", help="the dashboard, http://HEAD:8265; default: RAY_ADDRESS")
     parser.add_argument("--working-dir", default=".", help="uploaded; the run starts there (default: this folder)")
-    parser.add_argument("--submission-id", help="the job's name; default: the run's, and the time")
+    parser.add_argument("--submission-id", help="the job's name; default: the run's name and the time")
     parser.add_argument(
-        "--env", action="append", default=[], metavar="KEY", help="send this variable along; no secrets"
+        "--env",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="send this environment variable, which must not be a secret",
     )
     parser.add_argument(
         "--stop-wait-s",
         type=int,
         metavar="S",
-        help="how long `ray job stop` lets the run finish its step and checkpoint (default: what deadlines allow)",
+        help="seconds for the run to finish its step and checkpoint after `ray job stop` (default: from deadlines)",
     )
     modes = parser.add_mutually_exclusive_group()
     for mode, words in (
@@ -198,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the job's exit code; 2 for input that is refused here, 1 if there is no cluster."""
+    """Return the job's exit code; 2 for input that is refused here, 1 if no cluster answers."""
     try:
         return submit(parser().parse_intermixed_args(argv))
     except SdpoError as error:

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sdpo.config import RunConfig
+from sdpo.section import OneOf
 
 TARGET = Path(__file__).resolve().parent / "config.md"
 SIGNS = ((Gt, "gt", ">"), (Ge, "ge", "≥"), (Lt, "lt", "<"), (Le, "le", "≤"))
@@ -21,7 +22,10 @@ HEAD = """# The run file
 
 A run is one YAML file; every key has a default, and `section.key=value` on the command line overrides it.
 `sdpo config RUN.yaml [key=value …]` prints the resolved one. Unknown keys are errors. Sections that are *one of*
-several kinds are chosen by their key `kind`. This page is made from `sdpo/config/` by `make docs`.
+several kinds are chosen by their key `kind`. In a path `~` and `~name` at the beginning are home folders, and relative
+paths begin in the folder where the command is run. The value of an override is YAML; of a key that holds text it is the
+text itself (`name=1_1`), where the file needs quotes (`name: "1_1"`). This page is made from
+`sdpo/config/` by `make docs`.
 """
 
 
@@ -67,12 +71,13 @@ def table(model: type[BaseModel], title: str) -> list[str]:
         if models_in(field.annotation):
             inner.append((name, field))
             continue
-        kind = f"{type_text(field.annotation)}{limits_text(field)}"
+        names = next((rule.names for rule in field.metadata if isinstance(rule, OneOf)), None)
+        kind = f"{type_text(Literal[names] if names else field.annotation)}{limits_text(field)}"
         rows.append(f"| `{name}` | {kind} | {default_text(field)} | {one_cell(field.description)} |")
     lines = ["", f"## {title}", ""]
     if rows:
         lines += ["| key | allowed | default | what |", "|---|---|---|---|", *rows]
-    prefix = "" if model is RunConfig else f"{title.split(' ')[0].strip('`')}."
+    prefix = "" if model is RunConfig else f"{title.split(' ')[0].strip('`,')}."
     for name, field in inner:
         choices = models_in(field.annotation)
         default = field.get_default(call_default_factory=True, validated_data={})

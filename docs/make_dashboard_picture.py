@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from docs.headless import open_chromium
-from tests.ray_head import free_ports
+from tests.fixtures.ray_head import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "pictures" / "dashboard.png"

@@ -1,8 +1,8 @@
-"""Make docs/pictures/report.png and docs/pictures/credit.png, the pictures of the README, of real run directories.
+"""Draw docs/pictures/report.png and docs/pictures/credit.png, the pictures of the README, from run directories.
 
     python -m docs.make_pictures RUN_DIR [RUN_DIR …]
 
-Needs chromium and chromium-driver, which Debian has. The credit map is that of the first run.
+Needs the Debian packages chromium and chromium-driver. The credit map is that of the first run.
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.headless import open_chromium
-from orchestrator.report.write import write_report
+from orchestrator.commands.report.write import write_report
 
 PICTURES = Path(__file__).parent / "pictures"
 MOST_BYTES = 300_000
@@ -43,7 +43,7 @@ def main(run_dirs: list[Path]) -> None:
 
 
 def _open(page: Path) -> Any:
-    """A headless Chromium that has drawn every chart of the page."""
+    """Return a headless Chromium that has drawn every chart of the page."""
     driver = open_chromium(WIDTH_PX, REPORT_PX)
     _set_size(driver, REPORT_PX)
     driver.get(page.resolve().as_uri())
@@ -67,7 +67,7 @@ def _add_style(driver: Any, css: str) -> None:
 
 
 def _shoot(driver: Any, selector: str, height_px: int, file: Path) -> None:
-    """What a window of that height shows when it is scrolled to an element."""
+    """Write a picture of a window of this height that is scrolled to an element."""
     _set_size(driver, height_px)
     script = "scrollTo(0, document.querySelector(arguments[0]).getBoundingClientRect().top + scrollY)"
     driver.execute_script(script, selector)

@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.progress import Screen
-from orchestrator.run_view import RunView
+from orchestrator.events import IncarnationBegan, StepRecorded
+from orchestrator.progress.progress import Screen
+from orchestrator.run_dir.run_view import RunView
 
 TARGET = Path(__file__).resolve().parent / "pictures/progress.svg"
 WIDTH = 92
@@ -23,21 +24,21 @@ def screen_of(view: RunView) -> tuple[Screen, list[str]]:
     """The display after half of the steps, and the lines above it."""
     now_s, said = 0.0, io.StringIO()
     screen = Screen(view.config, said, lambda: now_s, width=200, auto_refresh=False)
-    screen.begin(0, [])
+    screen.hear(IncarnationBegan(steps_done=0, records=[]))
     half = len(view.metrics) // 2
     for record in view.metrics[: half + 1]:
         finite: dict[str, Any] = {name: value for name, value in record.items() if value is not None}
         if record["step"] > 0:
-            screen.add("generate", record["step"] - 1)
+            screen.state.add("generate", record["step"] - 1)
             now_s += finite["time/step_s"] + finite.get("time/record_samples_s", 0.0)
-        screen.step_done(record["step"], finite)
+        screen.hear(StepRecorded(step=record["step"], metrics=finite))
     attempts = view.config.batch.tasks * view.config.batch.samples_per_task
     for i in range(attempts):
-        screen.add("generate", half)
+        screen.state.add("generate", half)
         if i < attempts * 3 // 4:
-            screen.add("judge", half)
+            screen.state.add("judge", half)
     for _ in range(view.config.batch.tasks // 2):
-        screen.add("score", half)
+        screen.state.add("score", half)
     now_s += 0.4 * view.metrics[half]["time/step_s"]
     return screen, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.getvalue()).splitlines()
 

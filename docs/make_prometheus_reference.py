@@ -11,14 +11,14 @@ from sdpo.telemetry.labels import LABELS, MAX_ACTORS, STAGES
 TARGET = Path(__file__).resolve().parent / "prometheus.md"
 HEAD = f"""# Metrics for Prometheus
 
-A run tells Prometheus what it does through Ray: every node of the cluster has an endpoint that Prometheus scrapes (see
+A run exports its metrics through Ray: every node of the cluster has an endpoint that Prometheus scrapes (see
 [monitoring.md](monitoring.md)). What a *step* measured is in `metrics.jsonl` ([metrics.md](metrics.md)).
 This page is made from `sdpo/telemetry/` by `python docs/make_prometheus_reference.py`.
 
 - Ray exports every name with `ray_` before it: `ray_sdpo_step`.
 - Every series has the labels `run` (name and incarnation: `demo-1`) and `actor`. Where a series is about the whole run
-  its actor is `orchestrator`. The driver counts by place: `env-3` also while `env-3-r1` holds it. What env workers and
-  engines tell themselves has the actor's own name.
+  its actor is `orchestrator`. The series of the driver name the member: `env-3` also after `env-3-r1` replaced
+  it. Series that env workers and engines export themselves have the actor's own name.
 - Cardinality is bounded. A value that a label does not know is exported as `other`; so is every actor after the first
   {MAX_ACTORS} that the driver has seen.
 - A counter whose labels have known values exists from the start, at 0. A gauge exists from its first value on; Ray
@@ -29,7 +29,7 @@ This page is made from `sdpo/telemetry/` by `python docs/make_prometheus_referen
 - Every restart of the learner begins a new incarnation, a new value of `run`. `max by (run) (ray_sdpo_run_active) == 1`
   is the one that goes on; the restart is counted in the one that it ended.
 
-## Whom an actor waits for
+## What an idle actor waits for
 `sdpo_actor_seconds_total` splits the time of every actor. It is `busy` while it serves a call of the orchestrator. Else
 it waits, for the first stage of this list that is under way anywhere: {", ".join(STAGES)}; for the
 `orchestrator` if none is. So an engine that has finished its share waits for `generate` while another one still

@@ -1,7 +1,7 @@
-"""What an environment of a user's own may do wrong, found where it happens and told in one line.
+"""Checks what a user's own environment returns or raises, and reports a mistake in one line.
 
-A broken sandbox is nobody's verdict; a broken judge is its author's to mend: no reward is made of either, and the run
-stops at the second with the environment, the task and the exception.
+A broken sandbox or a broken judge never becomes a reward. A broken sandbox leads to another attempt; a broken judge
+stops the run, with the environment, the task and the exception.
 """
 
 import json
@@ -23,15 +23,15 @@ from sdpo.show import show
 from sdpo.types import Message, Task, Verdict
 
 LONGEST_KIND_CHARS = 64
-_NOT_THEIRS = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+_OTHER_FOLDERS = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
 
 
 @contextmanager
-def of_environment(task: Task, doing: str) -> Iterator[None]:
-    """Around every call into an environment. `doing` is the method's name, for the message.
+def of_environment(task: Task, activity: str) -> Iterator[None]:
+    """Wrap every call into an environment. `activity` is the method's name, for the message.
 
-    What an environment of the user's own raises becomes an EnvironmentFault, SystemExit included. Errors of this
-    project's vocabulary pass: InfrastructureError is for what broke outside (a judge service that does not answer).
+    What a user's own environment raises becomes an EnvironmentFault, SystemExit included. Errors of `sdpo.errors`
+    pass: InfrastructureError is for what broke outside (a judge service that does not answer).
     """
     try:
         yield
@@ -40,62 +40,73 @@ def of_environment(task: Task, doing: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if task.environment in BUILT_IN:
             raise
-        raise EnvironmentFault(_told(task, f"{doing} raised {describe(error)}")) from error
+        raise EnvironmentFault(_message(task, f"{activity} raised {describe(error)}")) from error
 
 
-def checked(task: Task, answer: Any, role: str | None, doing: str) -> Observation | Verdict:
-    """The answer of an environment, rewards as floats. `role`: its `observation_role`.
+def checked(task: Task, answer: Any, role: str | None, activity: str) -> Observation | Verdict:
+    """Return the answer of an environment, rewards as floats. `role`: its `observation_role`.
+
+    A verdict that leaves `success` out keeps it so: see `with_success`.
 
     Raises EnvironmentFault, which names what is wrong, for anything but a whole Verdict, or an Observation where there
     is a role.
     """
     if isinstance(answer, Verdict):
-        return _checked_verdict(task, answer, doing)
+        return _checked_verdict(task, answer, activity)
     if isinstance(answer, Observation) and role is not None:
-        return _checked_observation(task, answer, role, doing)
+        return _checked_observation(task, answer, role, activity)
     allowed = "a Verdict" if role is None else "a Verdict or an Observation"
     hint = "; set observation_role to give observations" if isinstance(answer, Observation) else ""
-    raise _wrong(task, doing, "", type(answer).__name__, allowed + hint)
+    raise _wrong(task, activity, "", type(answer).__name__, allowed + hint)
+
+
+def with_success(verdict: Verdict, threshold: float) -> Verdict:
+    """Return the verdict with a success: its own, or else whether its reward is at least `threshold`."""
+    if verdict.success is not None:
+        return verdict
+    return replace(verdict, success=verdict.reward is not None and verdict.reward >= threshold)
 
 
 def describe(error: BaseException) -> str:
-    """`ValueError: no such riddle (riddles.py, line 12, in judge)`: the innermost line of the user's own files."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
-    place = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno}, in {theirs[-1].name})" if theirs else ""
-    return f"{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}{place}"
+    """Return `ValueError: no such riddle (riddles.py, line 12, in judge)`: the innermost line in the user's files."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OTHER_FOLDERS)
+    ]
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    return f"{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}{where}"
 
 
-def _checked_verdict(task: Task, verdict: Verdict, doing: str) -> Verdict:
+def _checked_verdict(task: Task, verdict: Verdict, activity: str) -> Verdict:
     broken = verdict.infrastructure_error
     if broken is not None:
         if not isinstance(broken, str) or not broken.strip():
-            raise _wrong(task, doing, "infrastructure_error", show(broken), "none, or what broke")
+            raise _wrong(task, activity, "infrastructure_error", show(broken), "none, or what broke")
         if verdict.reward is not None:
-            raise _wrong(task, doing, "reward", show(verdict.reward), "none, with an infrastructure_error")
+            raise _wrong(task, activity, "reward", show(verdict.reward), "none, with an infrastructure_error")
         return verdict
     reward = verdict.reward
     if not isinstance(reward, Real | np.bool_) or not math.isfinite(float(reward)):
-        raise _wrong(task, doing, "reward", _shown(reward), "a finite number")
-    if not isinstance(verdict.success, bool | np.bool_):
-        raise _wrong(task, doing, "success", _shown(verdict.success), "true, false")
+        raise _wrong(task, activity, "reward", _shown(reward), "a finite number")
+    if verdict.success is not None and not isinstance(verdict.success, bool | np.bool_):
+        raise _wrong(task, activity, "success", _shown(verdict.success), "true, false; or left out")
     kind = verdict.kind
     if not isinstance(kind, str) or not kind.strip() or not kind.isprintable() or len(kind) > LONGEST_KIND_CHARS:
-        raise _wrong(task, doing, "kind", _shown(kind), f"a name of at most {LONGEST_KIND_CHARS} characters")
+        raise _wrong(task, activity, "kind", _shown(kind), f"a name of at most {LONGEST_KIND_CHARS} characters")
     if not isinstance(verdict.feedback, str):
-        raise _wrong(task, doing, "feedback", _shown(verdict.feedback), 'a string, "" to say nothing')
+        raise _wrong(task, activity, "feedback", _shown(verdict.feedback), 'a string, "" to say nothing')
     if not _is_json(verdict.details):
-        raise _wrong(task, doing, "details", f"{verdict.details!r:.80}", "a mapping that JSON can hold")
-    return replace(verdict, reward=float(reward), success=bool(verdict.success))
+        raise _wrong(task, activity, "details", f"{verdict.details!r:.80}", "a mapping that JSON can hold")
+    success = verdict.success if verdict.success is None else bool(verdict.success)
+    return replace(verdict, reward=float(reward), success=success)
 
 
-def _checked_observation(task: Task, observation: Observation, role: str, doing: str) -> Observation:
+def _checked_observation(task: Task, observation: Observation, role: str, activity: str) -> Observation:
     messages = observation.messages
     if not isinstance(messages, tuple) or not messages:
-        raise _wrong(task, doing, "messages", _shown(messages), "a tuple of at least one Message")
+        raise _wrong(task, activity, "messages", _shown(messages), "a tuple of at least one Message")
     for message in messages:
         if not isinstance(message, Message) or message.role != role or not isinstance(message.content, str):
-            raise _wrong(task, doing, "messages", _shown(message), f"Messages of role {role}, its observation_role")
+            raise _wrong(task, activity, "messages", _shown(message), f"Messages of role {role}, its observation_role")
     return observation
 
 
@@ -111,9 +122,9 @@ def _shown(value: Any) -> str:
     return f"{show(value)} ({type(value).__name__})"
 
 
-def _wrong(task: Task, doing: str, key: str, value: str, allowed: str) -> EnvironmentFault:
-    return EnvironmentFault(_told(task, f"{doing} gave {f'{key}=' if key else ''}{value}: allowed: {allowed}"))
+def _wrong(task: Task, activity: str, key: str, value: str, allowed: str) -> EnvironmentFault:
+    return EnvironmentFault(_message(task, f"{activity} gave {f'{key}=' if key else ''}{value}: allowed: {allowed}"))
 
 
-def _told(task: Task, what: str) -> str:
+def _message(task: Task, what: str) -> str:
     return f"environment {task.environment}, task {show(task.id)}: {what}"

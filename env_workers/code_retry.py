@@ -1,5 +1,6 @@
 """Code with several turns: write a program, read what is wrong with it, write a better one."""
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from env_workers import feedback_policy
@@ -48,33 +49,24 @@ class CodeRetrySession:
         """See `Session.step`."""
         self._num_tries += 1
         judged = self._code.judge(self._task, reply)
-        details = {**judged.details, "num_tries": self._num_tries}
-        self._last = Verdict(
-            reward=judged.reward,
-            success=judged.success,
-            kind=judged.kind,
-            feedback=judged.feedback,
-            details=details,
-            infrastructure_error=judged.infrastructure_error,
-        )
+        self._last = replace(judged, details={**judged.details, "num_tries": self._num_tries})
         if judged.success or judged.infrastructure_error or self._num_tries == self._max_tries:
             return self._last
-        told = feedback_policy.apply(judged, self._config).feedback
-        content = f"{told}\n\n{_AGAIN}" if told.strip() else _AGAIN
+        feedback = feedback_policy.apply(judged, self._config).feedback
+        content = f"{feedback}\n\n{_AGAIN}" if feedback.strip() else _AGAIN
         return Observation(messages=(Message(role="user", content=content),))
 
     def end(self, ending: Ending) -> Verdict:
-        """The verdict on the last program."""
+        """Return the verdict on the last program."""
         assert self._last is not None, "an attempt ends after an Observation"
         return self._last
 
     def close(self) -> None:
-        """Nothing is held between two turns."""
+        """Nothing to release."""
 
 
 def _code_task(task: Task) -> Task:
-    payload = {key: value for key, value in task.payload.items() if key != "max_tries"}
-    return Task(id=task.id, messages=task.messages, environment=task.environment, payload=payload)
+    return replace(task, payload={key: value for key, value in task.payload.items() if key != "max_tries"})
 
 
 def _max_tries(task: Task) -> int | None:

@@ -1,7 +1,7 @@
 """What an environment is: `open(task)` gives a session, `session.step(reply)` an Observation or, at the end, a Verdict.
 
-Tasks name their environment: a built-in one ("code") or "module:Class" of one's own. A class is made once per env
-worker with a `Context`; it never sees a broken sandbox as a result, `Context.sandbox` raises InfrastructureError.
+Tasks name their environment: a built-in one ("code") or a user's "module:Class". A class is made once per env worker
+with a `Context`. A broken sandbox is never a result: `Context.sandbox` raises InfrastructureError.
 """
 
 import difflib
@@ -15,15 +15,16 @@ from typing import Any, ClassVar, Literal, Protocol
 from sdpo.config import EnvConfig
 from sdpo.errors import ConfigError, SdpoError, TaskFileError, UserError
 from sdpo.show import show
+from sdpo.thinking import split_thinking
 from sdpo.types import Message, Task, Verdict
 
 BUILT_IN: Mapping[str, str] = {
     "code": "env_workers.code.environment:CodeEnvironment",
     "code_retry": "env_workers.code_retry:CodeRetryEnvironment",
     "multiple_choice": "env_workers.multiple_choice:MultipleChoiceEnvironment",
-    "tool_matching": "env_workers.tool_matching.environment:ToolMatchingEnvironment",
-    "tools": "env_workers.tools.environment:ToolsEnvironment",
-    "tools_native": "env_workers.tools.environment:NativeToolsEnvironment",
+    "tool_matching": "env_workers.tools.environments:ToolMatchingEnvironment",
+    "tools": "env_workers.tools.environments:ToolsEnvironment",
+    "tools_native": "env_workers.tools.environments:NativeToolsEnvironment",
     "math": "env_workers.mathematics:MathEnvironment",
     "reasoning_gym": "env_workers.reasoning:ReasoningGymEnvironment",
 }
@@ -31,10 +32,24 @@ BUILT_IN: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the model said. `truncated`: the response was cut at the length limit."""
+    """What the model said, made of the words that it wrote: `text` becomes the words after its thinking.
+
+    `thinking` holds the rest of what it wrote, the tags included (see `sdpo.thinking`). `in_thinking`: the chat
+    template had opened the block in the prompt, so that a reply without `</think>` is thinking as a whole.
+    `truncated`: the response was cut at the length limit.
+    """
 
     text: str
     truncated: bool = False
+    in_thinking: bool = False
+    thinking: str = ""
+
+    def __post_init__(self) -> None:
+        if self.thinking:
+            return
+        parts = split_thinking(self.text, in_thinking=self.in_thinking)
+        object.__setattr__(self, "text", parts.answer)
+        object.__setattr__(self, "thinking", parts.thinking)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +72,20 @@ Ending = Literal["turns", "tokens", "time"]
 
 
 class SandboxViolation(SdpoError):
-    """The program itself breaks every fresh sandbox it is run in. The message says how."""
+    """The program itself breaks every fresh sandbox that it runs in. The message says how."""
 
 
 class Executor(Protocol):
-    """Runs programs in whatever sandboxes are whole at the moment; any number of threads may call it."""
+    """Runs programs in sandboxes, which it replaces as needed; any number of threads may call it."""
 
     def execute(
         self, source: str, calls: Sequence[Mapping[str, Any]], time_limit_s: float, *, shared: bool = False
     ) -> Any:
-        """As `Sandbox.execute`. Raises InfrastructureError, or SandboxViolation where the program is to blame."""
+        """Run as `Sandbox.execute`. Raises InfrastructureError, or SandboxViolation where the program is to blame."""
         ...
 
     def judge_asserts(self, source: str, test: "AssertProgram", time_limit_s: float) -> Any:
-        """Runs assert-style tests against a program: the asserts in one sandbox, the program in another.
+        """Run assert-style tests against a program: the asserts in one sandbox, the program in another.
 
         As `execute`: one outcome for each assertion group of `test`. The values that pass between them are of the
         runner's closed set of types.
@@ -102,15 +117,15 @@ class Session(Protocol):
     """One attempt at one task."""
 
     def step(self, reply: Reply) -> Observation | Verdict:
-        """The world's answer to the model's turn; a Verdict ends the session."""
+        """Return the answer to the model's turn; a Verdict ends the session."""
         ...
 
     def end(self, ending: Ending) -> Verdict:
-        """The verdict on an attempt that reached a bound after an Observation. Called at most once, last."""
+        """Return the verdict on an attempt that reached a bound after an Observation. Called at most once, last."""
         ...
 
     def close(self) -> None:
-        """Gives back what the session holds."""
+        """Release what the session holds."""
         ...
 
 
@@ -130,12 +145,12 @@ class Environment(Protocol):
         ...
 
     def open(self, task: Task) -> Session:
-        """Starts an attempt."""
+        """Start an attempt."""
         ...
 
 
 class SingleTurnEnvironment(ABC):
-    """The convenient base for a world that judges the first reply: write `judge`, nothing else."""
+    """The base class of an environment that judges the first reply: write `judge`, nothing else."""
 
     observation_role: ClassVar[Literal["user", "tool"] | None] = None
 
@@ -148,7 +163,7 @@ class SingleTurnEnvironment(ABC):
 
     @abstractmethod
     def judge(self, task: Task, reply: Reply) -> Verdict:
-        """The verdict on the one reply."""
+        """Return the verdict on the one reply."""
 
     def open(self, task: Task) -> Session:
         """See `Environment.open`."""
@@ -170,7 +185,7 @@ class _SingleTurn:
 
 
 def check_task(task: Task) -> None:
-    """Raises ConfigError for an environment that does not exist, UserError for a payload that it cannot use."""
+    """Raise ConfigError for an environment that does not exist, UserError for a payload that it cannot use."""
     environment = environment_class(task.environment)
     try:
         environment.check(task)
@@ -179,18 +194,18 @@ def check_task(task: Task) -> None:
     except Exception as error:
         if task.environment in BUILT_IN:
             raise
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise TaskFileError(f"environment {task.environment}, task {show(task.id)}: check raised {told}") from error
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise TaskFileError(f"environment {task.environment}, task {show(task.id)}: check raised {cause}") from error
 
 
 def load_environment(name: str, context: Context) -> Environment:
-    """The environment called `name`. Raises ConfigError for one that does not exist."""
+    """Return the environment called `name`. Raises ConfigError for one that does not exist."""
     environment: Environment = environment_class(name)(context)
     return environment
 
 
 def environment_class(name: str) -> Any:
-    """The class called `name`. Raises ConfigError where there is none, or where it is no environment."""
+    """Return the class called `name`. Raises ConfigError where there is none, or where it is no environment."""
     module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
     if not colon or not module_name or not class_name:
         allowed = ", ".join(BUILT_IN)
@@ -201,27 +216,27 @@ def environment_class(name: str) -> Any:
         raise ConfigError(f"environment {name!r}: {error.filename}, line {error.lineno}: {error.msg}") from None
     except Exception as error:
         hint = "" if module_name in sys.modules else "; is its file in env.code?"
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"environment {name!r} cannot be imported: {told}{hint}") from None
-    found = getattr(module, class_name, None)
-    if found is None:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"environment {name!r} cannot be imported: {cause}{hint}") from None
+    environment = getattr(module, class_name, None)
+    if environment is None:
         near = difflib.get_close_matches(class_name, vars(module), n=1)
         hint = f"; nearest: {near[0]}" if near else ""
         raise ConfigError(f"environment {name!r} cannot be imported: {module_name} has no {class_name}{hint}")
-    lacking = _lacks(found)
-    if lacking:
-        raise ConfigError(f"environment {name!r} is no environment: {lacking}")
-    return found
+    mistake = _mistake_in(environment)
+    if mistake:
+        raise ConfigError(f"environment {name!r} is no environment: {mistake}")
+    return environment
 
 
-def _lacks(found: Any) -> str:
-    """What keeps `found` from being an environment; "" if nothing does."""
-    if not isinstance(found, type):
-        return f"it is {type(found).__name__}, not a class"
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
+def _mistake_in(environment: Any) -> str:
+    """Return what keeps `environment` from being one; "" if nothing does."""
+    if not isinstance(environment, type):
+        return f"it is {type(environment).__name__}, not a class"
+    missing = sorted(getattr(environment, "__abstractmethods__", ()))
     if missing:
         return f"it has no method {', '.join(missing)}"
-    missing = [name for name in ("open", "check", "observation_role") if not hasattr(found, name)]
+    missing = [name for name in ("open", "check", "observation_role") if not hasattr(environment, name)]
     if not missing:
         return ""
     return f"it does not subclass SingleTurnEnvironment, and has no {', '.join(missing)}"

@@ -1,4 +1,4 @@
-"""What of a verdict's words reaches the run: `env.feedback` and `env.max_feedback_chars`."""
+"""How much of a verdict's feedback reaches the run: `env.feedback` and `env.max_feedback_chars`."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from sdpo.types import Verdict
 
 
 def apply(verdict: Verdict, config: EnvConfig) -> Verdict:
-    """The verdict with its feedback as the config wants it; reward, kind and details stay.
+    """Return the verdict with its feedback as the config wants it; reward, kind and details stay.
 
     `none`: no words. `outcome`: one line that names the kind of a failure, nothing of how it came about; a success
     says nothing. `rich`: the environment's own words, of more than `max_feedback_chars` the head and the tail. Lone
@@ -28,5 +28,5 @@ def apply(verdict: Verdict, config: EnvConfig) -> Verdict:
 
 
 def outcome_line(kind: str) -> str:
-    """`wrong_answer` -> "Outcome: wrong answer." """
+    """Return the line for a kind: `wrong_answer` becomes "Outcome: wrong answer." """
     return f"Outcome: {kind.replace('_', ' ')}."

@@ -1,4 +1,4 @@
-"""What an env worker tells Prometheus through Ray: executions, sandboxes thrown away, attempts judged, what broke.
+"""Metrics of an env worker, for Prometheus through Ray: executions, discarded sandboxes, judged attempts, errors.
 
 The names are in `sdpo.telemetry.catalogue`. Outside a Ray process the calls cost nothing and go nowhere.
 """
@@ -13,9 +13,10 @@ from sdpo.telemetry.meters import Meters
 
 
 class EnvMetrics:
-    """Of one env worker. `run` and `actor` label every series; `counts` are the same figures for the orchestrator.
+    """The metrics of one env worker.
 
-    Thread-safe; `counts` may miss an event that happens while it is read.
+    `run` and `actor` label every series; `counts` are the same figures for the orchestrator. Thread-safe; `counts` may
+    miss an event that happens while it is read.
     """
 
     def __init__(self, run: str, actor: str) -> None:
@@ -24,12 +25,15 @@ class EnvMetrics:
         self._lock = Lock()
 
     def executed(self, seconds: float) -> None:
-        """One step of an attempt took `seconds`, whatever came out."""
+        """Count one step of an attempt, which took `seconds`, whatever its result."""
         self._meters.observe("sdpo_env_execution_seconds", seconds)
         self._count("executed")
 
     def recycled(self, totals: Mapping[str, int]) -> None:
-        """So many sandboxes were thrown away since the worker started, by reason, for example memory_limit."""
+        """Update the number of discarded sandboxes.
+
+        `totals` are those since the start by reason, such as memory_limit.
+        """
         with self._lock:
             for reason, total in totals.items():
                 self._meters.add(
@@ -38,12 +42,12 @@ class EnvMetrics:
                 self._recycled_so_far[reason] = max(total, self._recycled_so_far[reason])
 
     def infrastructure_error(self, kind: str) -> None:
-        """A sandbox or engine broke; `kind` is the class of the error."""
+        """Count an error of a sandbox or engine; `kind` is the class of the error."""
         self._meters.add("sdpo_infrastructure_errors_total", error=kind)
         self._count("infrastructure_errors")
 
     def judged(self, kind: str) -> None:
-        """An attempt ended with a verdict of this kind."""
+        """Count an attempt that ended with a verdict of this kind."""
         self._meters.add("sdpo_env_judged_total", verdict=kind)
         self._count("judged")
 

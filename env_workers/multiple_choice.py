@@ -2,7 +2,8 @@
 
 from env_workers.environment import Reply, SingleTurnEnvironment
 from env_workers.payloads import only_keys, refuse, text_at
-from env_workers.wording import last_tagged, quote, spoken, words
+from env_workers.verdicts import failed, no_answer, passed
+from env_workers.wording import last_tagged, quote, words
 from sdpo.types import Task, Verdict
 
 _DEFAULT_CHOICES = ("A", "B", "C", "D")
@@ -23,31 +24,22 @@ class MultipleChoiceEnvironment(SingleTurnEnvironment):
     def judge(self, task: Task, reply: Reply) -> Verdict:
         """See `SingleTurnEnvironment.judge`."""
         answer, choices = _parse(task)
-        chosen = last_tagged(spoken(reply.text), "answer")
+        chosen = last_tagged(reply.text, "answer")
         if chosen == answer:
-            return Verdict(reward=1.0, success=True, kind="passed", details={"answer": chosen})
+            return passed(answer=chosen)
         if chosen in choices:
-            feedback = f"Wrong Answer\n{chosen} is not the right option."
-            return Verdict(
-                reward=0.0, success=False, kind="wrong_answer", feedback=feedback, details={"answer": chosen}
-            )
-        kind = "truncated" if reply.truncated else "wrong_format"
-        return Verdict(
-            reward=0.0, success=False, kind=kind, feedback=_format_feedback(chosen, choices, reply.truncated)
-        )
+            return failed("wrong_answer", f"Wrong Answer\n{chosen} is not the right option.", answer=chosen)
+        return no_answer(_complaint(chosen, choices), reply.truncated)
 
 
-def _format_feedback(chosen: str | None, choices: tuple[str, ...], truncated: bool) -> str:
-    letters = words(list(choices), "or")
-    if truncated:
-        return "Wrong Format\nThe response was cut at the length limit before the answer. Write a shorter response."
+def _complaint(chosen: str | None, choices: tuple[str, ...]) -> str:
     if chosen is None:
-        found = "No answer was found."
+        complaint = "No answer was found."
     elif not chosen:
-        found = "The answer is empty."
+        complaint = "The answer is empty."
     else:
-        found = f"The answer {quote(chosen)} is not one of the letters."
-    return f"Wrong Format\n{found} End with <answer>, one letter alone ({letters}), </answer>."
+        complaint = f"The answer {quote(chosen)} is not one of the letters."
+    return f"{complaint} End with <answer>, one letter alone ({words(list(choices), 'or')}), </answer>."
 
 
 def _parse(task: Task) -> tuple[str, tuple[str, ...]]:

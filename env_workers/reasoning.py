@@ -1,7 +1,7 @@
 """Puzzles of reasoning-gym, scored by their own code in a sealed helper. Needs the extra `reasoning`.
 
 Payload: `dataset`, `seed`, `size`, `config`, `index`: which puzzle; `question_sha256`: what it said when the task was
-made, so that another version of the package is found out.
+made, so that another version of the package is noticed.
 """
 
 import hashlib
@@ -11,8 +11,9 @@ from typing import Any
 
 from env_workers.environment import Context, Reply, SingleTurnEnvironment
 from env_workers.payloads import only_keys, refuse, text_at
+from env_workers.verdicts import failed, no_answer, passed
 from env_workers.verifier.host import Overrun, Raised, Verifier
-from env_workers.wording import last_tagged, quote, spoken
+from env_workers.wording import last_tagged, quote
 from sdpo.errors import InfrastructureError, TaskFileError
 from sdpo.types import Task, Verdict
 
@@ -60,28 +61,28 @@ class ReasoningGymEnvironment(SingleTurnEnvironment):
     def judge(self, task: Task, reply: Reply) -> Verdict:
         """See `SingleTurnEnvironment.judge`."""
         puzzle, digest = _parse(task)
-        given = last_tagged(spoken(reply.text), "answer")
+        given = last_tagged(reply.text, "answer")
         if not given or len(given) > MAX_ANSWER_CHARS:
             return _malformed(given, reply.truncated)
         try:
-            found = self._verifier.ask({**puzzle, "given": given})
+            result = self._verifier.ask({**puzzle, "given": given})
         except (Raised, Overrun):
             return _wrong(given, 0.0, ["It could not be read."])
-        if "error" in found or sha256(found["question"]) != digest:
-            told = found.get("error", "another question than when the task was made")
-            raise InfrastructureError(f"task {task.id}: reasoning-gym here gives {told}; is it another version?")
-        if found["score"] == 1:
-            return Verdict(reward=1.0, success=True, kind="passed", details={"score": 1.0})
-        return _wrong(given, found["score"], _hints(found))
+        if "error" in result or sha256(result["question"]) != digest:
+            cause = result.get("error", "another question than when the task was made")
+            raise InfrastructureError(f"task {task.id}: reasoning-gym here gives {cause}; is it another version?")
+        if result["score"] == 1:
+            return passed(score=1.0)
+        return _wrong(given, result["score"], _hints(result))
 
 
 def puzzle_verifier() -> Verifier:
-    """The helper that makes and scores puzzles; it starts when it is first asked."""
+    """Return the helper that makes and scores puzzles; it starts at its first request."""
     return Verifier("env_workers.verifier.reasoning_checks", _CANARY, cpu_s=20.0, memory_mib=2048)
 
 
 def sha256(text: str) -> str:
-    """Of the text in UTF-8, in hex."""
+    """Return the SHA-256 of the text in UTF-8, in hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -98,28 +99,23 @@ def _parse(task: Task) -> tuple[dict[str, Any], str]:
     return {key: payload[key] for key in _PUZZLE}, digest
 
 
-def _hints(found: Mapping[str, Any]) -> list[str]:
+def _hints(result: Mapping[str, Any]) -> list[str]:
     lines = []
-    if found["form"]:
-        lines.append(f"The right answer is {found['form']}; this is not.")
-    elif found["score"] >= 0.1:
-        lines.append(f"It is partly right, worth {found['score']:.2f} of 1.")
-    if found["facts"]:
-        lines.append(f"How hard the puzzle is: {', '.join(found['facts'])}.")
+    if result["form"]:
+        lines.append(f"The right answer is {result['form']}; this is not.")
+    elif result["score"] >= 0.1:
+        lines.append(f"It is partly right, worth {result['score']:.2f} of 1.")
+    if result["facts"]:
+        lines.append(f"How hard the puzzle is: {', '.join(result['facts'])}.")
     return lines
 
 
 def _wrong(given: str, score: float, hints: list[str]) -> Verdict:
     feedback = "\n".join(["Wrong Answer", f"{quote(given)} is not the right answer.", *hints])
-    return Verdict(reward=score, success=False, kind="wrong_answer", feedback=feedback, details={"score": score})
+    return failed("wrong_answer", feedback, score, score=score)
 
 
 def _malformed(given: str | None, truncated: bool) -> Verdict:
-    if truncated:
-        text = "Wrong Format\nThe response was cut at the length limit before the answer. Write a shorter response."
-        return Verdict(reward=0.0, success=False, kind="truncated", feedback=text)
-    what = (
-        "No answer was found." if given is None else "The answer is empty." if not given else "The answer is too long."
-    )
-    text = f"Wrong Format\n{what} End with <answer>, the answer alone, </answer>."
-    return Verdict(reward=0.0, success=False, kind="wrong_format", feedback=text)
+    what = "was found" if given is None else "is empty" if not given else "is too long"
+    complaint = f"{'No' if given is None else 'The'} answer {what}."
+    return no_answer(f"{complaint} End with <answer>, the answer alone, </answer>.", truncated)

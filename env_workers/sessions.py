@@ -1,7 +1,8 @@
 """Sessions of attempts in several turns, kept open between two turns.
 
-A session that is not here (its env worker died, it was closed to make room, another worker had it) is opened anew and
-played again with the attempt's history. Sessions answer by task and replies alone: an answer that differs is a fault.
+A session that this worker does not have (its env worker died, it was closed as the oldest of too many, another worker
+had it) is opened anew and replayed with the attempt's history. Answers depend on task and replies alone: one that
+differs in a replay is a fault.
 """
 
 import logging
@@ -19,35 +20,35 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _OpenSession:
     session: Session
     history: History
     expires_s: float
 
 
 class Sessions:
-    """Any number of threads may call it. A session that is taken belongs to the caller until it is kept again."""
+    """The open sessions of a worker, for any number of threads. A taken session is the caller's until it is kept."""
 
     def __init__(
         self, open_session: Callable[[Task], Session], ttl_s: float, limit: int, clock: Callable[[], float]
     ) -> None:
-        """`ttl_s`: how long a session is kept for its next turn. `limit`: how many; the oldest makes room."""
+        """`ttl_s`: how long a session is kept for its next turn. `limit`: how many; the oldest is closed."""
         self._open, self._ttl_s, self._limit, self._clock = open_session, ttl_s, limit, clock
-        self._held: dict[str, _Held] = {}
+        self._sessions: dict[str, _OpenSession] = {}
         self._lock = Lock()
         self.num_replayed = 0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._sessions)
 
     def take(self, attempt: str, task: Task, history: History) -> Session:
-        """The attempt's session, at the end of `history`. Raises InfrastructureError where a replay differs."""
-        held = self._pop(attempt)
+        """Return the attempt's session, at the end of `history`. Raises InfrastructureError where a replay differs."""
+        entry = self._pop(attempt)
         self.sweep()
-        if held is not None and held.history == history:
-            return held.session
-        if held is not None:
-            close(held.session)
+        if entry is not None and entry.history == history:
+            return entry.session
+        if entry is not None:
+            close(entry.session)
         with of_environment(task, "open"):
             session = self._open(task)
         try:
@@ -60,35 +61,35 @@ class Sessions:
         return session
 
     def keep(self, attempt: str, session: Session, history: History) -> None:
-        """Hold a session for the turn after `history`."""
-        held = _Held(session, history, self._clock() + self._ttl_s)
+        """Keep a session for the turn after `history`."""
+        entry = _OpenSession(session, history, self._clock() + self._ttl_s)
         with self._lock:
-            displaced = self._held.pop(attempt, None)
-            self._held[attempt] = held
+            displaced = self._sessions.pop(attempt, None)
+            self._sessions[attempt] = entry
         if displaced is not None:
             close(displaced.session)
         self.sweep()
 
     def forget(self, attempt: str) -> None:
         """Close the attempt's session, if there is one."""
-        held = self._pop(attempt)
-        if held is not None:
-            close(held.session)
+        entry = self._pop(attempt)
+        if entry is not None:
+            close(entry.session)
 
     def sweep(self, *, everything: bool = False) -> None:
         """Close sessions whose time is over, and the oldest of too many."""
         now_s = self._clock()
         with self._lock:
-            names = [name for name, held in self._held.items() if everything or held.expires_s <= now_s]
-            left = [name for name in self._held if name not in names]
+            names = [name for name, entry in self._sessions.items() if everything or entry.expires_s <= now_s]
+            left = [name for name in self._sessions if name not in names]
             names += left[: max(0, len(left) - self._limit)]
-            gone = [self._held.pop(name) for name in names]
-        for held in gone:
-            close(held.session)
+            gone = [self._sessions.pop(name) for name in names]
+        for entry in gone:
+            close(entry.session)
 
-    def _pop(self, attempt: str) -> _Held | None:
+    def _pop(self, attempt: str) -> _OpenSession | None:
         with self._lock:
-            return self._held.pop(attempt, None)
+            return self._sessions.pop(attempt, None)
 
     def _replay(self, session: Session, task: Task, turn: int, exchange: Exchange) -> None:
         answer: Observation | Verdict | SandboxViolation
@@ -105,7 +106,7 @@ class Sessions:
 
 
 def close(session: Session) -> None:
-    """Ends a session. What it raises is written to the log: the attempt that it belonged to is over."""
+    """End a session. What it raises is written to the log: the attempt that it belonged to is over."""
     try:
         session.close()
     except Exception:

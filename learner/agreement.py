@@ -1,4 +1,7 @@
-"""Ranks that run unequal plans would wait for each other for ever: they compare first. All functions are collective."""
+"""Ranks compare their plans before they run them: with unequal plans they would wait for each other without end.
+
+All functions are collective.
+"""
 
 from collections.abc import Sequence
 
@@ -9,7 +12,7 @@ from sdpo.errors import InfrastructureError
 
 
 def summed_counts(counts: Sequence[Sequence[int]], device: torch.device) -> list[int]:
-    """`counts[m][j]` is this rank's for micro-batch j of mini-batch m -> the sum of each mini-batch over all ranks.
+    """Return the sum of each mini-batch over all ranks; `counts[m][j]` is this rank's for micro-batch j of m.
 
     Raises `InfrastructureError` on every rank if the ranks differ in the number of mini-batches or of micro-batches.
     """

@@ -27,7 +27,7 @@ UNSUPPORTED_ARGUMENTS = ("softcap", "s_aux", "position_bias")
 
 
 def attention_arguments(batch: ScoringBatch) -> dict[str, Any]:
-    """Keyword arguments of the model's forward, which transformers hands through to every attention layer."""
+    """Return keyword arguments of the model's forward, which transformers hands through to every attention layer."""
     return {"packed_lengths": batch.lengths, "packed_cu_seqlens": batch.cu_seqlens}
 
 
@@ -60,8 +60,9 @@ def packed_attention(
     packed_cu_seqlens: Tensor | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """query [1, H, S, D], key and value [1, G, S, D] → [1, S, H, D]; packed_lengths sum to S, packed_cu_seqlens int32
-    [B + 1]. A query sees itself and what is before it in its sequence, `sliding_window` keys at most.
+    """Return the attention's output: query [1, H, S, D], key and value [1, G, S, D] → [1, S, H, D]; packed_lengths sum
+    to S, packed_cu_seqlens int32 [B + 1]. A query sees itself and what is before it in its sequence, `sliding_window`
+    keys at most.
 
     On CUDA in 16 bits one kernel; else sequence by sequence. Raises `ModelError` for a call without the packed
     lengths or with what is not computed here (a mask, dropout, softcap, sinks).
@@ -83,7 +84,7 @@ def packed_attention(
 def _by_kernel(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, longest: int, scale: float | None, window: int | None
 ) -> Tensor:
-    """One flash-attention call over the packed row. The kernel counts the keys left of the query's own."""
+    """Run one flash-attention call over the packed row. The kernel counts the keys left of the query's own."""
     query_SHD, key_SGD, value_SGD = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     out = varlen_attn(
         query_SHD,
@@ -109,14 +110,16 @@ def _one_by_one(
     scale: float | None,
     window: int | None,
 ) -> Tensor:
-    """`split` rather than slices: its backward joins the gradients once, and not B times over all S."""
+    """Attend sequence by sequence. `split` and not slices: its backward joins the gradients once, and not B times over
+    all S.
+    """
     queries, keys, values = (torch.split(tensor, list(lengths), dim=2) for tensor in (query, key, value))
     outputs = [_alone(q, k, v, scale, window) for q, k, v in zip(queries, keys, values, strict=True)]
     return torch.cat(outputs, dim=1)
 
 
 def _alone(query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None) -> Tensor:
-    """[1, T, H, D] of one sequence."""
+    """Return [1, T, H, D] of one sequence."""
     if window is not None and query.shape[2] > window:
         return _windowed(query, key, value, scale, window)
     enable_gqa = query.shape[1] != key.shape[1]
@@ -125,7 +128,7 @@ def _alone(query: Tensor, key: Tensor, value: Tensor, scale: float | None, windo
 
 
 def _windowed(query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int) -> Tensor:
-    """[1, T, H, D] of one sequence; a block of queries reads only the keys that it can see."""
+    """Return [1, T, H, D] of one sequence; a block of queries reads only the keys that it can see."""
     outputs = []
     for start in range(0, query.shape[2], WINDOW_QUERIES):
         stop, first_key = min(start + WINDOW_QUERIES, query.shape[2]), max(0, start - window + 1)

@@ -31,7 +31,7 @@ class ScoringItem:
 
 
 def whole_response(context_ids: Int32, response_ids: Int32, support_ids: Int32 | None = None) -> ScoringItem:
-    """Every token of the response is scored, what the environment wrote as well."""
+    """Return an item in which every token of the response is scored, what the environment wrote as well."""
     keep = np.ones(len(response_ids), np.bool_)
     return ScoringItem(context_ids=context_ids, response_ids=response_ids, keep=keep, support_ids=support_ids)
 
@@ -78,14 +78,15 @@ def make_batch(items: Sequence[ScoringItem], device: torch.device) -> ScoringBat
 
 
 def idle_batch(support_size: int, device: torch.device) -> ScoringBatch:
-    """The smallest batch, for a rank that has nothing to do while others need it in their collectives."""
+    """Return the smallest batch, for a rank that has nothing to do while others need it in their collectives."""
     token = np.zeros(1, np.int32)
     support_ids = np.arange(support_size, dtype=np.int32)[None] if support_size else None
     return make_batch([whole_response(token, token, support_ids)], device)
 
 
 def support_ids_of(rollout: Rollout) -> Int32:
-    """int32 [T, K]; the environment's positions get the ids 0..K-1 (they are scored, and masked in the loss).
+    """Return the engine's support ids, int32 [T, K]; the environment's positions get the ids 0..K-1 (they are scored,
+    and masked in the loss).
 
     Raises `InfrastructureError` if the engine recorded no support.
     """
@@ -104,7 +105,7 @@ def support_ids_of(rollout: Rollout) -> Int32:
 
 
 def behaviour_log_probs_of(rollout: Rollout) -> Float32:
-    """float32 [T]: the engine's log-probs of the sampled tokens, 0 where the environment wrote.
+    """Return float32 [T]: the engine's log-probs of the sampled tokens, 0 where the environment wrote.
 
     Raises `InfrastructureError` if the engine recorded none.
     """

@@ -40,7 +40,7 @@ def writable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
 
 @contextmanager
 def readable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
-    """Inside, what a damaged file makes readers raise is one `CheckpointError`; `errors` adds to the usual ones."""
+    """Turn what a damaged file makes readers raise into one `CheckpointError`; `errors` adds to the usual ones."""
     caught: tuple[type[BaseException], ...] = (OSError, ValueError, KeyError, EOFError, RuntimeError, *errors)
     try:
         yield
@@ -50,7 +50,7 @@ def readable(folder: str, *errors: type[BaseException]) -> Iterator[None]:
 
 @contextmanager
 def synced(path: Path) -> Iterator[BinaryIO]:
-    """A new file that is on disk when the context ends."""
+    """Open a new file that is on disk when the context ends."""
     with path.open("wb") as file:
         yield file
         file.flush()
@@ -66,37 +66,34 @@ def write_digests(folder: str, backend: str, files: Iterable[Path]) -> None:
 
 
 def written_here(folder: Path) -> list[Path]:
-    """What this rank wrote into `folder`, its digests last."""
+    """Return what this rank wrote into `folder`, its digests last."""
     record = folder / f"digests-rank{dist.get_rank()}.json"
     return [*(folder / name for name in json.loads(record.read_text())["files"]), record]
 
 
 def verify(folder: str, backend: str) -> int:
-    """How many ranks saved it. Each rank checks its share of the files, and which backend wrote them; all raise
+    """Return how many ranks saved it. Each rank checks its share of the files, and which backend wrote them; all raise
     the same `CheckpointError`, one line. A collective.
     """
     failure, world_size = "", 0
     try:
-        world_size, written_by, digests = _read_digests(Path(folder))
+        world_size, written_by = verify_alone(folder, dist.get_rank(), dist.get_world_size())
         if written_by != backend:
             failure = f"it was written by learner.backend={written_by}, this run has {backend}; allowed: {written_by}"
-        for name in sorted(digests)[dist.get_rank() :: dist.get_world_size()]:
-            if _digest(Path(folder) / name) != digests[name]:
-                failure = failure or f"{name} is damaged (its SHA-256 is not the recorded one)"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        failure = f"a part is missing or damaged: {show_error(error)}"
+    except CheckpointError as error:
+        failure = str(error).removeprefix(f"checkpoint {folder}: ")
     agree(folder, failure)
     return world_size
 
 
-def verify_alone(folder: str) -> tuple[int, str]:
-    """(how many ranks saved it, the backend that wrote it), after every file was checked by one process that is no
-    rank. Raises `CheckpointError`, one line.
+def verify_alone(folder: str, rank: int = 0, num_ranks: int = 1) -> tuple[int, str]:
+    """Return (how many ranks saved it, the backend that wrote it) after a check of every `num_ranks`-th file from
+    `rank` on, by default of all. Raises `CheckpointError`, one line. Local.
     """
     try:
         world_size, backend, digests = _read_digests(Path(folder))
-        for name, digest in sorted(digests.items()):
-            if _digest(Path(folder) / name) != digest:
+        for name in sorted(digests)[rank::num_ranks]:
+            if _digest(Path(folder) / name) != digests[name]:
                 raise CheckpointError(f"checkpoint {folder}: {name} is damaged (its SHA-256 is not the recorded one)")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {folder}: a part is missing or damaged: {show_error(error)}") from None
@@ -104,7 +101,7 @@ def verify_alone(folder: str) -> tuple[int, str]:
 
 
 def _lack_of_room(folder: Path) -> OSError | None:
-    """The system's own words if the disk is full: torch's writers do not always pass them on."""
+    """Return the system's own words if the disk is full: torch's writers do not always pass them on."""
     try:
         with synced(folder / "probe") as file:
             file.write(bytes(2**20))

@@ -4,6 +4,7 @@ C positions of the chunk, V vocabulary, K support size. The support's bins and t
 eq. 11) are taken apart, so that a tail of any size is exact; its mass is summed over the complement, never 1 - sum.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,11 @@ class TokenLogProbs(NamedTuple):
     support: Tensor | None
     tail: Tensor | None
     entropy: Tensor
+
+    def split(self, counts: Sequence[int]) -> list["TokenLogProbs"]:
+        """Return the log-probs of each sequence, on the CPU; `counts` are the numbers of their positions."""
+        fields = [[None] * len(counts) if field is None else torch.split(field.cpu(), list(counts)) for field in self]
+        return [TokenLogProbs(*parts) for parts in zip(*fields, strict=True)]
 
 
 class BinScores:
@@ -59,7 +65,7 @@ class BinScores:
         )
 
     def logits_gradient(self, sampled_C: Tensor, support_CK: Tensor | None, tail_C: Tensor | None) -> Tensor:
-        """From the gradients of the log-probs to that of the logits [C, V], in the scratch buffer. Call once."""
+        """Return the gradient of the logits from those of the log-probs: [C, V], in the scratch buffer. Call once."""
         bins_CK = torch.zeros_like(self._inside_CK) if support_CK is None else support_CK
         tail_C1 = torch.zeros_like(self._tail_mass_C1) if tail_C is None else tail_C[:, None]
         all_C1 = sampled_C[:, None] + bins_CK.sum(1, keepdim=True) + tail_C1
@@ -87,7 +93,7 @@ class VocabularyScores:
         )
 
     def logits_gradient(self, sampled_C: Tensor, support_CV: Tensor | None, tail_C: Tensor | None) -> Tensor:
-        """As `BinScores.logits_gradient`; the tail has no gradient."""
+        """Return what `BinScores.logits_gradient` returns; the tail has no gradient."""
         assert tail_C is None
         all_C1 = sampled_C[:, None] if support_CV is None else sampled_C[:, None] + support_CV.sum(1, keepdim=True)
         gradient_CV = self._probs_CV.mul_(-all_C1)

@@ -8,7 +8,7 @@ from sdpo.config import RunConfig
 
 
 def repeat_to_the_bit(config: RunConfig) -> None:
-    """With `deterministic`, allow only algorithms that give the same bits every time; call it before CUDA is used.
+    """Allow, with `deterministic`, only algorithms that give the same bits every time; call it before CUDA is used.
 
     An operation that has no such algorithm raises `RuntimeError` from then on.
     """

@@ -29,14 +29,14 @@ class PolicySource:
         self.tally = StreamTally()
 
     def metadata(self) -> list[Any]:
-        """vLLM's `ParamMeta` of every tensor, in order; gathers nothing."""
+        """Return vLLM's `ParamMeta` of every tensor, in order; gathers nothing."""
         from vllm.distributed.weight_transfer import ParamMeta
 
         return [ParamMeta(name, self._dtype, shape) for name, shape in self._backend.tensor_shapes().items()]
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the largest tensor."""
+        """Return the bytes of the largest tensor."""
         return max(math.prod(shape) for shape in self._backend.tensor_shapes().values()) * self._dtype.itemsize
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -57,7 +57,7 @@ class RolloutClient:
         self._ranks_per_engine, self._timeout_s = ranks_per_engine, timeout_s
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """The engines know nothing of each other: each is told where its ranks begin in the common group."""
+        """Tell each engine, which knows nothing of the others, where its ranks begin in the common group."""
         infos = {}
         for position, name in enumerate(self.receivers):
             infos[name] = dict(init_info)
@@ -66,14 +66,14 @@ class RolloutClient:
         self._call("init_transfer", infos)
 
     def start_weight_update(self) -> None:
-        """The orchestrator has begun the update."""
+        """Do nothing: the orchestrator has begun the update."""
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Tell every receiver what comes, and wait until it has arrived."""
         self._call("update_from_transfer", dict.fromkeys(self.receivers, update_info))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """The orchestrator finishes the update, with the manifest."""
+        """Do nothing: the orchestrator finishes the update, with the manifest."""
 
     def _call(self, method: str, arguments: dict[str, dict[str, Any]]) -> None:
         names = [name for name in self.receivers if name not in self.failed]
@@ -89,18 +89,18 @@ class DirectSender:
     """vLLM's trainer engine, joined with a fixed set of receivers. Make, use and close it on every rank."""
 
     def __init__(
-        self, config: RunConfig, rank: int, source: PolicySource, client: RolloutClient, meeting_place: tuple[str, int]
+        self, config: RunConfig, rank: int, source: PolicySource, client: RolloutClient, rendezvous: tuple[str, int]
     ) -> None:
-        """Make the handshake. meeting_place: (ip, free port) of rank 0's node; other ranks' do not matter."""
+        """Make the handshake. rendezvous: (ip, free port) of rank 0's node; other ranks' do not matter."""
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
 
         self.receivers, self._client, self._source = client.receivers, client, source
         world_size = 1 + len(client.receivers) * config.placement.rollout.tensor_parallel
-        info = _trainer_info(config, rank, world_size, source, meeting_place)
+        info = _trainer_info(config, rank, world_size, source, rendezvous)
         self._engine = WeightTransferTrainerFactory.trainer_init(init_info=info, client=client, source=source)
 
     def send(self) -> tuple[StreamTally, dict[str, str]]:
-        """One round. Returns what was sent, and what failed by receiver."""
+        """Send one round; return what was sent, and what failed by receiver."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # vLLM sends on streams of its own, which do not wait for the optimizer's
         self._engine.send_weights()
@@ -112,14 +112,14 @@ class DirectSender:
 
 
 def _trainer_info(
-    config: RunConfig, rank: int, world_size: int, source: PolicySource, meeting_place: tuple[str, int]
+    config: RunConfig, rank: int, world_size: int, source: PolicySource, rendezvous: tuple[str, int]
 ) -> Any:
     """Packed both ways: bounded memory, and receivers that keep copies, not views of the sender's memory."""
     bucket_bytes = config.weights.bucket_bytes
     if config.weights_backend == "nccl":
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        address, port = meeting_place
+        address, port = rendezvous
         return NCCLTrainerInitInfo(address, port, world_size, packed_buffer_size_bytes=bucket_bytes, rank=rank)
     from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 

@@ -1,6 +1,7 @@
 """The teacher's weights as a float32 moving average of the masters, sharded like them (paper, A.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
@@ -18,15 +19,27 @@ class WeightEma:
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step. Local: no communication."""
+        """Move the average by one step. Local: no communication."""
         masters = self._backend.masters
         torch._foreach_lerp_(list(self.tensors.values()), [masters[name] for name in self.tensors], self._rate)
 
 
-@torch.no_grad()
-def exchange(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> None:
-    """Exchange the values of tensors of the same name, one at a time."""
-    for name, tensor in left.items():
-        kept = tensor.clone()
-        tensor.copy_(right[name])
-        right[name].copy_(kept)
+@contextmanager
+def exchanged(
+    left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor], refresh: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Exchange, inside, the values of tensors of the same name, one at a time; call `refresh` after each change."""
+
+    def exchange() -> None:
+        with torch.no_grad():
+            for name, tensor in left.items():
+                before = tensor.clone()
+                tensor.copy_(right[name])
+                right[name].copy_(before)
+            refresh()
+
+    exchange()
+    try:
+        yield
+    finally:
+        exchange()

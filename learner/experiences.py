@@ -5,17 +5,18 @@ T response tokens, K support size.
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learner.batch import ScoringItem, support_ids_of
 from learner.messages import Attachment, TrainRequest
-from sdpo.config import ObjectiveConfig, SdpoObjective
 from sdpo.errors import InfrastructureError
+from sdpo.objectives.base import Objective
 from sdpo.types import Experience, Int32, PolicyScores, ReferenceScores, Rollout, TeacherScores
 
+T = TypeVar("T")
 Attached = TeacherScores | PolicyScores | ReferenceScores
 ATTACHMENTS: dict[Attachment, type[Attached]] = {
     "scores": TeacherScores,
@@ -25,28 +26,32 @@ ATTACHMENTS: dict[Attachment, type[Attached]] = {
 
 
 def join(request: TrainRequest, objects: Sequence[Any]) -> list[Experience]:
-    """One experience for each attempt of `request`, see `learner.messages.TrainRequest` for the order of `objects`.
+    """Return one experience for each attempt of `request`, see `learner.messages.TrainRequest` for the order of
+    `objects`.
 
     Raises `InfrastructureError` if an object is missing, of another kind, of another attempt or of another length.
     """
     count, num_attached = len(request.advantages), sum(len(names) for names in request.attached)
     if len(request.attached) != count or len(objects) != count + num_attached:
         raise InfrastructureError(
-            f"step {request.step}: {len(objects)} objects for {count} rollouts and {num_attached} attachments"
+            f"step {request.batch_index + 1}: {len(objects)} objects for {count} rollouts and "
+            f"{num_attached} attachments"
         )
     stream = iter(objects)
     experiences = []
     for advantage, names in zip(request.advantages, request.attached, strict=True):
         rollout = next(stream)
         if not isinstance(rollout, Rollout):
-            raise InfrastructureError(f"step {request.step}: a {type(rollout).__name__} came instead of a rollout")
+            raise InfrastructureError(
+                f"step {request.batch_index + 1}: a {type(rollout).__name__} came instead of a rollout"
+            )
         attached: dict[str, Any] = {name: _checked(next(stream), name, rollout) for name in names}
         experiences.append(Experience(rollout=rollout, advantage=advantage, **attached))
     return experiences
 
 
 def _checked(attachment: Attached, name: Attachment, rollout: Rollout) -> Attached:
-    """`attachment` if it is of the kind `name`, of this attempt, and has a row for each of its tokens."""
+    """Return `attachment` if it is of the kind `name`, of this attempt, and has a row for each of its tokens."""
     attempt = f"{rollout.task_id}#{rollout.sample_index}"
     if not isinstance(attachment, ATTACHMENTS[name]):
         raise InfrastructureError(f"a {type(attachment).__name__} came as {name} of rollout {attempt}")
@@ -61,25 +66,28 @@ def _checked(attachment: Attached, name: Attachment, rollout: Rollout) -> Attach
     return attachment
 
 
-def active_tokens(experience: Experience, objective: ObjectiveConfig) -> NDArray[np.bool_]:
-    """bool [T]: the tokens that count in the loss. The model wrote them, and the attempt carries what is asked of it:
-    self-distillation alone needs the teacher's scores, a group-relative advantage every attempt has.
+def active_tokens(experience: Experience, objective: Objective) -> NDArray[np.bool_]:
+    """Return the tokens that count in the loss, bool [T].
+
+    The model wrote them, and a teacher scored the attempt or the objective trains attempts without scores, too.
     """
     mask = experience.rollout.model_mask
-    if isinstance(objective, SdpoObjective) and objective.grpo_weight == 0 and experience.scores is None:
-        return np.zeros_like(mask)
-    return mask
+    return mask if objective.needs.unscored or experience.scores is not None else np.zeros_like(mask)
 
 
-def asked_support(objective: ObjectiveConfig) -> Literal["given", "full"] | None:
-    """What the student is asked for besides the sampled tokens, see `learner.scoring.ScoreRequest`."""
-    if not isinstance(objective, SdpoObjective) or not objective.needs_support:
-        return None
-    return "full" if objective.support == "full" else "given"
+def asked_support(objective: Objective) -> Literal["given", "full"] | None:
+    """Return what the student is asked for besides the sampled tokens, see `learner.scoring.ScoreRequest`."""
+    match objective.needs.support:
+        case None:
+            return None
+        case "full":
+            return "full"
+        case "rollout" | "student" | "teacher":
+            return "given"
 
 
-def scoring_item(experience: Experience, keep: NDArray[np.bool_], objective: ObjectiveConfig) -> ScoringItem:
-    """The attempt under its own prompt, scored at `keep` (bool [T]) over the objective's support."""
+def scoring_item(experience: Experience, keep: NDArray[np.bool_], objective: Objective) -> ScoringItem:
+    """Return the attempt under its own prompt, scored at `keep` (bool [T]) over the objective's support."""
     return ScoringItem(
         context_ids=experience.rollout.prompt_ids,
         response_ids=experience.rollout.response_ids,
@@ -88,35 +96,35 @@ def scoring_item(experience: Experience, keep: NDArray[np.bool_], objective: Obj
     )
 
 
-def _support_ids(experience: Experience, objective: ObjectiveConfig) -> Int32 | None:
-    """int32 [T, K], or None where no given support is asked for (sampled tokens only, or the whole vocabulary).
+def _support_ids(experience: Experience, objective: Objective) -> Int32 | None:
+    """Return int32 [T, K], or None where no given support is asked for (sampled tokens only, or the whole vocabulary).
 
     An attempt that no teacher scored has no support of the teacher's: its rows are 0..K-1 and count for nothing.
     """
-    if asked_support(objective) != "given":
-        return None
-    assert isinstance(objective, SdpoObjective)
     rollout, scores, policy = experience.rollout, experience.scores, experience.policy
-    match objective.support:
+    size = objective.needs.support_size
+    match objective.needs.support:
+        case None | "full":
+            return None
         case "rollout":
             support_ids = support_ids_of(rollout)
         case "student":
             support_ids = required(policy.support_ids if policy else None, "policy.support_ids", rollout)
         case "teacher" if scores is None:
-            return np.tile(np.arange(objective.top_k, dtype=np.int32), (len(rollout.response_ids), 1))
+            return np.tile(np.arange(size, dtype=np.int32), (len(rollout.response_ids), 1))
         case "teacher":
             assert scores is not None
             support_ids = required(scores.support_ids, "scores.support_ids", rollout)
-    if support_ids.shape[1] != objective.top_k:
+    if support_ids.shape[1] != size:
         raise InfrastructureError(
             f"rollout {rollout.task_id}#{rollout.sample_index}: support of {support_ids.shape[1]} tokens, "
-            f"objective.top_k={objective.top_k}"
+            f"objective.top_k={size}"
         )
     return support_ids
 
 
-def required(array: NDArray[Any] | None, name: str, rollout: Rollout) -> NDArray[Any]:
-    """`array`. Raises `InfrastructureError` if it is None: the objective needs it."""
-    if array is None:
+def required(part: T | None, name: str, rollout: Rollout) -> T:
+    """Return `part`. Raises `InfrastructureError` if it is None: the objective needs it."""
+    if part is None:
         raise InfrastructureError(f"rollout {rollout.task_id}#{rollout.sample_index} came without {name}")
-    return array
+    return part

@@ -29,8 +29,8 @@ def export_model(
     texts: Mapping[str, str] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """`write_model` where `tensors` is a collective: every rank goes through them, rank 0 writes in place of what was
-    in `folder`.
+    """Call `write_model` where `tensors` is a collective: every rank goes through them, rank 0 writes in place of what
+    was in `folder`.
     """
     if dist.get_rank() == 0:
         write_model(Path(folder), Path(source), tensors, dtype, texts or {}, shard_bytes)
@@ -66,7 +66,7 @@ def write_model(
 
 @contextmanager
 def in_place(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`; it takes its place, flushed to the disk, when the context ends well."""
+    """Yield an empty folder beside `folder`; it takes its place, flushed to the disk, when the context ends well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside, before = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}") for _ in range(2))
     beside.mkdir()
@@ -86,7 +86,9 @@ def in_place(folder: Path) -> Iterator[Path]:
 
 
 def copy_small_files(source: Path, folder: Path) -> None:
-    """Everything of a model folder that is no weight: config, tokenizer, chat template, generation config, license."""
+    """Copy everything of a model folder that is no weight: config, tokenizer, chat template, generation config,
+    license.
+    """
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.startswith(".") and not path.name.endswith(WEIGHT_SUFFIXES):
             shutil.copyfile(path, folder / path.name)

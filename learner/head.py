@@ -62,8 +62,8 @@ class ScoringHead(nn.Module):
         self.chunk_tokens: int = chunk_tokens
 
     def forward(self, hidden_NH: Tensor, request: ScoreRequest) -> Scored:
-        """hidden_NH in any floating dtype; products are in the weight's dtype, all else in float32. Raises `ValueError`
-        without a loss where gradients are enabled and wanted.
+        """Score hidden_NH, which is in any floating dtype; products are in the weight's dtype, all else in float32.
+        Raises `ValueError` without a loss where gradients are enabled and wanted.
         """
         hidden_NH = hidden_NH.to(self.weight.dtype)
         attached = torch.is_grad_enabled() and (hidden_NH.requires_grad or self.weight.requires_grad)
@@ -122,7 +122,7 @@ class _Chunks:
         self.scored: Scored | None = None
 
     def want_gradients(self, hidden: bool, weight: bool) -> None:
-        """float32 accumulators: a weight's gradient is a sum over many chunks."""
+        """Make float32 accumulators: a weight's gradient is a sum over many chunks."""
         hidden_NH, weight_VH, _ = self._parts[0]
         self.hidden_gradient = torch.empty_like(hidden_NH) if hidden else None
         self.weight_gradient = torch.empty_like(weight_VH, dtype=self._wide) if weight else None
@@ -159,7 +159,7 @@ class _Chunks:
                 return BinScores(logits_CV, scratch_CV, sampled_C, None)
 
     def _chunk_logits(self, rows: slice) -> Tensor:
-        """Logits over the temperature, [C, V], in the first buffer."""
+        """Compute the logits over the temperature, [C, V], in the first buffer."""
         logits_CV = self._logits[: rows.stop - rows.start]
         for index, (hidden_NH, weight_VH, share) in enumerate(self._parts):
             inputs, alpha = (hidden_NH[rows], weight_VH.T), share / self._request.temperature
@@ -172,7 +172,7 @@ class _Chunks:
         return logits_CV
 
     def _loss(self, loss: TokenLoss, scores: BinScores | VocabularyScores, rows: slice) -> Tensor:
-        """Losses [C] of a chunk; adds its part of the gradients."""
+        """Return the losses [C] of a chunk; add its part of the gradients."""
         if self.hidden_gradient is None and self.weight_gradient is None:
             return loss(scores.log_probs, rows)
         found = scores.log_probs
@@ -243,6 +243,6 @@ def _support_size(request: ScoreRequest, vocabulary: int) -> int:
 
 
 def mixed_scores(parts: Sequence[tuple[Tensor, ScoringHead, float]], request: ScoreRequest) -> Scored:
-    """Log-probs of the weighted sum of logits, each (hidden [N, H], head, weight). Call without gradients."""
+    """Return log-probs of the weighted sum of logits, each (hidden [N, H], head, weight). Call without gradients."""
     products = [(hidden.to(head.weight.dtype), head.weight, weight) for hidden, head, weight in parts]
     return _Chunks(products, request, parts[0][1].chunk_tokens).run()

@@ -44,8 +44,8 @@ def add_adapters(model: PreTrainedModel, lora: LoraConfig, dtype: torch.dtype, s
 def merged(
     names: Iterable[str], whole: WholeTensor, dtype: torch.dtype, lora: LoraConfig | None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name in the Hugging Face checkpoint, tensor in `dtype`) one at a time. `whole` gives a parameter of the adapted
-    model in the dtype asked for; where it is a collective, this is one. Products are taken in float32.
+    """Yield (name in the Hugging Face checkpoint, tensor in `dtype`) one at a time. `whole` gives a parameter of the
+    adapted model in the dtype asked for; where it is a collective, this is one. Products are taken in float32.
     """
     held = set(names)
     for name in names:
@@ -62,6 +62,6 @@ def merged(
 
 
 def merged_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The names and shapes that `merged` yields."""
+    """Return the names and shapes that `merged` yields."""
     outside = {name: shape for name, shape in shapes.items() if FACTOR_A not in name and FACTOR_B not in name}
     return {name.replace(BASE, "."): shape for name, shape in outside.items()}

@@ -10,36 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.experiences import asked_support, required
 from learner.scoring import TokenLogProbs
 from learner.targets import ActiveRows, token_targets
-from sdpo.config import ObjectiveConfig, SdpoObjective
+from sdpo.bins import bins
 from sdpo.divergence import reverse_kl
-from sdpo.estimators import bins
-from sdpo.objective import TokenTargets, token_losses
+from sdpo.objectives.base import Objective
+from sdpo.token_targets import TokenTargets
 from sdpo.types import Experience
-
-
-class WholeRows:
-    """The teacher's whole distributions of N tokens, left on the host: only the rows of a chunk go to the device."""
-
-    def __init__(self, experiences: Sequence[Experience], active: Sequence[NDArray[np.bool_]]) -> None:
-        self._places = [
-            (
-                None
-                if e.scores is None
-                else required(e.scores.support_log_probs, "scores.support_log_probs", e.rollout),
-                t,
-            )
-            for e, keep in zip(experiences, active, strict=True)
-            for t in np.flatnonzero(keep).tolist()
-        ]
-
-    def part(self, rows: slice, vocab_size: int, device: torch.device) -> torch.Tensor:
-        """float32 [C, V]; zeros for the tokens of attempts without scores."""
-        empty = np.zeros(vocab_size, np.float32)
-        found = [empty if array is None else array[t] for array, t in self._places[rows]]
-        return torch.from_numpy(np.stack(found)).to(device)
 
 
 class MicroBatchLoss:
@@ -54,31 +31,32 @@ class MicroBatchLoss:
         self,
         experiences: Sequence[Experience],
         active: Sequence[NDArray[np.bool_]],
-        objective: ObjectiveConfig,
+        objective: Objective,
         device: torch.device,
     ) -> None:
-        """`active[i]` is bool [T]: the tokens of experience i that are scored. Raises `InfrastructureError` if an
-        experience lacks what the objective needs."""
+        """Gather the targets. `active[i]` is bool [T]: the tokens of experience i that are scored. Raises
+        `InfrastructureError` if an experience lacks what the objective needs.
+        """
         self.objective = objective
-        self.targets = token_targets(experiences, active, objective, device)
+        rows = ActiveRows(experiences, active, device)
+        self.targets = token_targets(rows, objective)
         self.teacher_kl = torch.zeros_like(self.targets.behaviour)
         self.teacher_entropy = torch.zeros_like(self.targets.behaviour)
-        self._whole: WholeRows | None = None
-        if isinstance(objective, SdpoObjective):
-            self.teacher_entropy = ActiveRows(experiences, active, device).scored(lambda _, s: s.entropy)
-            if asked_support(objective) == "full":
-                self._whole = WholeRows(experiences, active)
+        if objective.needs.teacher:
+            self.teacher_entropy = rows.scored(lambda _, scores: scores.entropy)
+        self._whole = rows.whole() if objective.needs.support == "full" else None
 
     def __call__(self, student: TokenLogProbs, rows: slice) -> torch.Tensor:
-        """Losses [C] of the tokens `rows`."""
+        """Return the losses [C] of the tokens `rows`."""
         targets = self.targets.part(rows)
         if self._whole is not None:
             assert student.support is not None
-            vocab_size = student.support.shape[1]
-            targets = replace(targets, teacher_support=self._whole.part(rows, vocab_size, student.support.device))
+            empty = np.zeros(student.support.shape[1], np.float32)
+            whole_CV = np.stack([empty if row is None else row for row in self._whole[rows]])
+            targets = replace(targets, teacher_support=torch.from_numpy(whole_CV).to(student.support.device))
         if targets.teacher_sampled is not None:
             self.teacher_kl[rows] = self._divergence(student, targets)
-        return token_losses(student, targets, self.objective)
+        return self.objective.token_losses(student, targets)
 
     @torch.no_grad()
     def _divergence(self, student: TokenLogProbs, targets: TokenTargets) -> torch.Tensor:
@@ -87,7 +65,6 @@ class MicroBatchLoss:
             divergence = student.sampled - targets.teacher_sampled
         else:
             assert student.support is not None
-            assert isinstance(self.objective, SdpoObjective)
-            log_p = bins(student.support, student.tail, self.objective)
-            divergence = reverse_kl(log_p, bins(targets.teacher_support, targets.teacher_tail, self.objective))
+            log_p = bins(student.support, student.tail, self.objective.needs)
+            divergence = reverse_kl(log_p, bins(targets.teacher_support, targets.teacher_tail, self.objective.needs))
         return torch.where(targets.has_teacher, divergence, 0.0)

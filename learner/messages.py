@@ -15,18 +15,18 @@ class TrainRequest:
 
     The call carries, for each of this rank's N attempts, its rollout and then what `attached` names, in that order.
     `mini_batches[m][j]` holds this rank's indices into the N attempts for micro-batch j of optimizer step m (see
-    `learner.packing`); every rank must be given the same numbers of both. `step` is the rollout batch, for messages
-    only.
+    `learner.packing`); every rank must be given the same numbers of both. `batch_index` is that of the rollout
+    batch, for messages only.
     """
 
-    step: int
+    batch_index: int
     advantages: tuple[float, ...]
     attached: tuple[tuple[Attachment, ...], ...]
     mini_batches: tuple[tuple[tuple[int, ...], ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecallRequest:
+class OldLogProbsRequest:
     """One forward of the present policy over this rank's N rollouts, which the call carries.
 
     `micro_batches` as in `TrainRequest`. The answer is a `ScoreReceipt` (its version is that of the policy), then N

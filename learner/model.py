@@ -41,8 +41,8 @@ def load_causal_lm(folder: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def load_policy(config: RunConfig) -> PreTrainedModel:
-    """`model.path` on CPU as it is trained: float32, or with LoRA frozen in the compute dtype with float32 adapters.
-    Raises `ModelError`, one line.
+    """Load `model.path` on CPU as it is trained: float32, or with LoRA frozen in the compute dtype with float32
+    adapters. Raises `ModelError`, one line.
     """
     model = load_causal_lm(config.model.path, torch.float32)
     if config.learner.gradient_checkpointing:
@@ -53,7 +53,7 @@ def load_policy(config: RunConfig) -> PreTrainedModel:
 
 
 def checkpoint_names(folder: str) -> set[str]:
-    """Tensor names in the folder's safetensors files. Raises `ModelError` if the folder is not a model."""
+    """Return the tensor names in the folder's safetensors files. Raises `ModelError` if the folder is not a model."""
     names: set[str] = set()
     for file in weight_files(folder):
         try:
@@ -65,7 +65,7 @@ def checkpoint_names(folder: str) -> set[str]:
 
 
 def weight_files(folder: str) -> list[str]:
-    """Names of the folder's safetensors files. Raises `ModelError` if the folder is not a model."""
+    """Return the names of the folder's safetensors files. Raises `ModelError` if the folder is not a model."""
     root = Path(folder)
     if not (root / "config.json").is_file():
         raise ModelError(f"model.path={folder}: no config.json there; allowed: a Hugging Face causal LM folder")
@@ -78,7 +78,7 @@ def weight_files(folder: str) -> list[str]:
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder blocks. Raises `ModelError` for architectures that keep them elsewhere."""
+    """Return the decoder blocks. Raises `ModelError` for architectures that keep them elsewhere."""
     layers = getattr(model.base_model, "layers", None)
     if not isinstance(layers, nn.ModuleList):
         raise ModelError(f"{type(model).__name__}: no list of decoder layers; allowed: Llama-like causal LMs")
@@ -86,7 +86,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def pick_device(num_gpus: float) -> torch.device:
-    """The actor's GPU if it asked Ray for one, else the CPU. Raises `InfrastructureError` if none is visible."""
+    """Return the actor's GPU if it asked Ray for one, else the CPU. Raises `InfrastructureError` if none is visible."""
     if num_gpus == 0:
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -95,6 +95,6 @@ def pick_device(num_gpus: float) -> torch.device:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """`torch_dtype("bfloat16") is torch.bfloat16`"""
+    """Return torch's dtype of that name, for example "bfloat16"."""
     dtype: torch.dtype = getattr(torch, name)
     return dtype

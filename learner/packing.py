@@ -9,11 +9,11 @@ import numpy as np
 
 
 def plan_micro_batches(lengths: Sequence[int], num_ranks: int, tokens_per_micro_batch: int) -> list[list[list[int]]]:
-    """Plan [rank][micro-batch][index into lengths]; every index appears exactly once.
+    """Return the plan [rank][micro-batch][index into lengths]; every index appears exactly once.
 
     A micro-batch costs the sum of its lengths (it is packed), at most `tokens_per_micro_batch` except where one
     sequence alone is longer. Token sums of two ranks differ by at most the longest sequence. Every rank gets the
-    same number of micro-batches, at least one, the dearest first; a rank without enough sequences gets empty ones.
+    same number of micro-batches, at least one, the largest first; a rank without enough sequences gets empty ones.
     Raises `ValueError` unless there is a rank and a token.
 
     Example: `plan_micro_batches([5, 9, 4, 2], 2, 10) == [[[1], [3]], [[0], [2]]]`
@@ -36,7 +36,7 @@ def plan_mini_batches(
     tokens_per_micro_batch: int,
     groups_per_mini_batch: int,
 ) -> list[list[list[list[int]]]]:
-    """Plan [rank][mini-batch][micro-batch][index into lengths]: one optimizer step for every mini-batch.
+    """Return the plan [rank][mini-batch][micro-batch][index into lengths]: one optimizer step for every mini-batch.
 
     `groups[g]` are the indices of the attempts at task g, in batch order; each mini-batch holds the attempts of
     `groups_per_mini_batch` consecutive groups (the last one of what is left) and is dealt to all ranks as by
@@ -58,38 +58,38 @@ def plan_mini_batches(
 
 
 def packed_tokens(micro_batch: Sequence[int], lengths: Sequence[int]) -> int:
-    """The sum of the lengths: what one micro-batch costs."""
+    """Return the sum of the lengths: what one micro-batch costs."""
     return sum(lengths[i] for i in micro_batch)
 
 
 def _deal(indices: list[int], num_ranks: int) -> list[list[int]]:
-    """Deal like cards, there and back again: sorted input gives near-equal sums."""
+    """Deal indices to the ranks in turn, there and back again: sorted input gives near-equal sums."""
     shares: list[list[int]] = [[] for _ in range(num_ranks)]
-    for place, index in enumerate(indices):
-        turn, seat = divmod(place, num_ranks)
-        shares[seat if turn % 2 == 0 else num_ranks - 1 - seat].append(index)
+    for position, index in enumerate(indices):
+        lap, rank = divmod(position, num_ranks)
+        shares[rank if lap % 2 == 0 else num_ranks - 1 - rank].append(index)
     return shares
 
 
 def _fill(share: list[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """First fit of a longest-first share: near the fewest micro-batches that the budget allows."""
+    """Pack a longest-first share by first fit: near the fewest micro-batches that the budget allows."""
     micro_batches: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for index in share:
-        fitting = next((m for m, left in enumerate(room) if lengths[index] <= left), None)
+        fitting = next((m for m, left in enumerate(free) if lengths[index] <= left), None)
         if fitting is None:
             micro_batches.append([index])
-            room.append(budget - lengths[index])
+            free.append(budget - lengths[index])
         else:
             micro_batches[fitting].append(index)
-            room[fitting] -= lengths[index]
+            free[fitting] -= lengths[index]
     return micro_batches
 
 
 def _stretch(micro_batches: list[list[int]], lengths: Sequence[int], count: int) -> None:
-    """Bring a rank to `count` micro-batches: halve its dearest ones, then add empty ones."""
+    """Bring a rank to `count` micro-batches: halve its most expensive ones, then add empty ones."""
     while len(micro_batches) < count:
-        dearest = max((m for m in micro_batches if len(m) > 1), key=lambda m: packed_tokens(m, lengths), default=[])
-        half = math.ceil(len(dearest) / 2)
-        micro_batches.append(dearest[half:])
-        del dearest[half:]
+        largest = max((m for m in micro_batches if len(m) > 1), key=lambda m: packed_tokens(m, lengths), default=[])
+        half = math.ceil(len(largest) / 2)
+        micro_batches.append(largest[half:])
+        del largest[half:]

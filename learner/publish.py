@@ -13,7 +13,7 @@ RawTensor = tuple[str, str, tuple[int, ...], UInt8]
 
 
 def weight_buckets(tensors: Iterable[tuple[str, torch.Tensor]], bucket_bytes: int) -> Iterator[WeightBucket]:
-    """The stream's buckets. Holds one bucket and one tensor at a time; a collective if `tensors` is."""
+    """Yield the stream's buckets. Holds one bucket and one tensor at a time; a collective if `tensors` is."""
     return make_buckets((_raw(name, tensor) for name, tensor in tensors), bucket_bytes)
 
 
@@ -32,7 +32,9 @@ def manifest_of(tally: StreamTally, version: Version, probe_ids: Int32, probe_lo
 
 @torch.no_grad()
 def probe_log_probs(score: Callable[[ScoreRequest], Scored], probe_ids: Int32, device: torch.device) -> Float32:
-    """float32 [P-1]: tokens 1..P-1 given their prefixes at temperature 1. A collective if `score` is."""
+    """Return float32 [P-1]: log-probs of tokens 1..P-1 given their prefixes at temperature 1. A collective if `score`
+    is.
+    """
     batch = make_batch([whole_response(probe_ids[:1], probe_ids[1:])], device)
     request = ScoreRequest(batch=batch, temperature=1.0, support=None)
     log_probs: Float32 = score(request).log_probs.sampled.cpu().numpy()

@@ -19,14 +19,14 @@ from learner.direct import DirectSender, PolicySource, RolloutClient
 from learner.ema import WeightEma
 from learner.experiences import Attached, join
 from learner.export import export_model
-from learner.messages import LearnerInfo, RecallRequest, ScoreReceipt, TrainRequest
+from learner.messages import LearnerInfo, OldLogProbsRequest, ScoreReceipt, TrainRequest
 from learner.model import load_policy, pick_device, torch_dtype
+from learner.old_log_probs import OldLogProbs
 from learner.publish import manifest_of, probe_log_probs, weight_buckets
-from learner.recall import Recaller
 from learner.remote import exporting, loading, saving
 from learner.step import Trainer
-from sdpo.config import EmaTeacher, FrozenTeacher, RunConfig
-from sdpo.doing import Doing
+from sdpo.activity import Activity
+from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
 from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
@@ -43,25 +43,27 @@ class LearnerRank:
 
     _backend: Backend
     _trainer: Trainer
-    _recaller: Recaller
+    _old_log_probs: OldLogProbs
     _ema: WeightEma | None
 
     def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
         answer_stack_requests()
         set_up_logging(ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None)
-        self._doing, self._version = Doing(log), ""
+        self._doing, self._version = Activity(log), ""
         self._config, self._rank, self._world_size = config, rank, world_size
         self._dtype = torch_dtype(config.model.dtype)
         self._teacher_is_due = False
         self._direct: DirectSender | None = None
 
     def __repr__(self) -> str:
-        """`learner-rank0 v1.3 training`; the name alone before it has weights: Ray's logs and lists keep that one."""
+        """Return `learner-rank0 v1.3 training`; the name alone before it has weights: Ray's logs and lists keep that
+        one.
+        """
         name = f"learner-rank{self._rank}"
         return f"{name} v{self._version} {self._doing}" if self._version else name
 
     def address(self) -> tuple[str, int]:
-        """(ip, free port) of this rank's node, where the ranks will meet. Ask rank 0."""
+        """Return (ip, free port) of this rank's node, where the ranks will meet. Ask rank 0."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])
@@ -79,15 +81,13 @@ class LearnerRank:
         hf_model = load_policy(self._config)
         self._join(master_addr, master_port)
         self._backend = make_backend(hf_model, self._config, self._device)
-        teacher = self._config.teacher.regularisation
-        self._ema = None
-        if self._config.uses_teacher and isinstance(teacher, EmaTeacher):
-            self._ema = WeightEma(self._backend, teacher.rate)
+        rate = self._config.teacher.regularisation.average_rate if self._config.uses_teacher else None
+        self._ema = None if rate is None else WeightEma(self._backend, rate)
         if checkpoint_dir is not None:
             with loading(checkpoint_dir, self._config.deadlines.start_s) as folder:
                 self._backend.load(folder, self._average)
         self._trainer = Trainer(self._backend, self._config, self._device, self._after_step)
-        self._recaller = Recaller(self._backend, self._config, self._device)
+        self._old_log_probs = OldLogProbs(self._backend, self._config, self._device)
         return LearnerInfo(
             rank=self._rank,
             world_size=self._world_size,
@@ -101,30 +101,34 @@ class LearnerRank:
         """Answers: the rank is alive and done with what it was asked before."""
 
     def memory(self) -> dict[str, int]:
-        """Resident `bytes` of this process; on a GPU also `gpu_bytes`, the most that torch has held there so far."""
+        """Return the resident `bytes` of this process; on a GPU also `gpu_bytes`, the most that torch has held there so
+        far.
+        """
         found = {"bytes": resident_bytes()}
         if self._device.type == "cuda":
             found["gpu_bytes"] = torch.cuda.max_memory_allocated(self._device)
         return found
 
     def train(self, request: TrainRequest, *objects: Rollout | Attached) -> dict[str, float]:
-        """The optimizer steps of one rollout batch; `learner.messages.TrainRequest` describes `objects`,
+        """Take the optimizer steps of one rollout batch; `learner.messages.TrainRequest` describes `objects`,
         `Trainer.train` the metrics.
 
         Raises `InfrastructureError` if the objects do not belong together or the ranks' plans differ.
         """
-        with self._doing("training", step=request.step + 1):
+        with self._doing("training", step=request.batch_index + 1):
             metrics = self._trainer.train(join(request, objects), request.mini_batches)
         self._teacher_is_due |= metrics["steps_taken"] > 0
         return metrics
 
-    def recall(self, request: RecallRequest, *rollouts: Rollout) -> list[ScoreReceipt | PolicyScores]:
-        """This rank's rollouts under the present policy, see `RecallRequest`.
+    def compute_old_log_probs(
+        self, request: OldLogProbsRequest, *rollouts: Rollout
+    ) -> list[ScoreReceipt | PolicyScores]:
+        """Score this rank's rollouts under the present policy, see `OldLogProbsRequest`.
 
         Raises `InfrastructureError` if the ranks' plans differ.
         """
         with self._doing("recalling", len(rollouts)):
-            return self._recaller.recall(request, rollouts)
+            return self._old_log_probs.compute_old_log_probs(request, rollouts)
 
     def update_teacher(self) -> bool:
         """Move the teacher's average towards the masters where it moves once per rollout batch; not if no step was
@@ -137,12 +141,12 @@ class LearnerRank:
         return True
 
     def publish(self, stream: Stream, version: Version, probe_ids: Int32) -> Iterator[WeightBucket | WeightManifest]:
-        """Rank 0 yields buckets and at last the manifest; the other ranks take part and yield nothing.
+        """Yield, on rank 0, buckets and at last the manifest; the other ranks take part and yield nothing.
 
         Tensors carry the names of the Hugging Face checkpoint, in the compute dtype; a tied head is sent once. The
         probe is scored with this stream's weights. The stream "teacher" of a live teacher is the policy's.
         """
-        if stream == "teacher" and isinstance(self._config.teacher.regularisation, FrozenTeacher):
+        if stream == "teacher" and self._config.teacher.regularisation.stream is None:
             raise ValueError("a frozen teacher has no stream: it keeps the weights of model.path")
         self._version = str(version)
         with self._doing(f"publishing {stream}"):
@@ -205,14 +209,13 @@ class LearnerRank:
             dist.destroy_process_group()
 
     def _after_step(self) -> None:
-        """The trainer has taken an optimizer step."""
+        """Move the average after an optimizer step where it moves then."""
         if self._ema is not None and self._moves_every_step:
             self._ema.update()
 
     @property
     def _moves_every_step(self) -> bool:
-        teacher = self._config.teacher.regularisation
-        return isinstance(teacher, EmaTeacher) and teacher.every == "optimizer_step"
+        return self._config.teacher.regularisation.average_moves == "optimizer_step"
 
     @property
     def _average(self) -> Mapping[str, torch.Tensor] | None:

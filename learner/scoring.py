@@ -34,7 +34,7 @@ class ScoringModel(nn.Module):
         return scored
 
     def hidden_states(self, batch: ScoringBatch) -> Tensor:
-        """[N, H] after the last norm, of the positions that predict the scored tokens."""
+        """Return [N, H] after the last norm, of the positions that predict the scored tokens."""
         output = self.hf_model.base_model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,

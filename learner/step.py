@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from learner.agreement import summed_counts
 from learner.backends.base import Backend
 from learner.batch import ScoringBatch, idle_batch, make_batch
-from learner.experiences import active_tokens, asked_support, scoring_item
+from learner.experiences import active_tokens, asked_support, required, scoring_item
 from learner.loss import MicroBatchLoss
 from learner.scoring import ScoreRequest, TokenLogProbs, TokenLoss
 from learner.tally import BatchTally
 from sdpo.config import RunConfig
-from sdpo.errors import InfrastructureError
 from sdpo.types import Experience
 
 Work = list[tuple[Experience, NDArray[np.bool_]]]
@@ -38,7 +37,8 @@ class Trainer:
     def train(
         self, experiences: Sequence[Experience], mini_batches: Sequence[Sequence[Sequence[int]]]
     ) -> dict[str, float]:
-        """One optimizer step for each mini-batch of micro-batches of indices into `experiences`. All ranks together.
+        """Take one optimizer step for each mini-batch of micro-batches of indices into `experiences`. All ranks
+        together.
 
         No step is taken on a mini-batch without active tokens on any rank, nor with a gradient that is not finite.
         Raises `InfrastructureError` if the ranks' plans differ in shape or an experience lacks what the objective
@@ -47,7 +47,7 @@ class Trainer:
         began = time.perf_counter()
         plan = [[self._work(experiences, part) for part in mini_batch] for mini_batch in mini_batches]
         counts = summed_counts([[_num_active(work) for work in micro_batches] for micro_batches in plan], self._device)
-        tally = BatchTally(self._device)
+        tally = BatchTally(self._device, self._objective)
         tally.add_left_out([e for e in experiences if not active_tokens(e, self._objective).any()])
         for micro_batches, num_active in zip(plan, counts, strict=True):
             self._step(micro_batches, num_active, tally)
@@ -57,9 +57,9 @@ class Trainer:
     def _work(self, experiences: Sequence[Experience], indices: Sequence[int]) -> Work:
         pairs = [(experiences[i], active_tokens(experiences[i], self._objective)) for i in indices]
         work = [(experience, keep) for experience, keep in pairs if keep.any()]
-        for rollout in (experience.rollout for experience, _ in work if experience.policy is None):
-            if self._needs_policy:
-                raise InfrastructureError(f"rollout {rollout.task_id}#{rollout.sample_index} came without policy")
+        if self._needs_policy:
+            for experience, _ in work:
+                required(experience.policy, "policy", experience.rollout)
         return work
 
     def _step(self, micro_batches: Sequence[Work], num_active: int, tally: BatchTally) -> None:
@@ -79,7 +79,7 @@ class Trainer:
             self._on_step()
 
     def _backward(self, work: Work, num_active: int, tally: BatchTally) -> None:
-        """Forward and backward of one micro-batch: its share of the mean over the mini-batch's tokens on all ranks."""
+        """Train on one micro-batch: its share of the mean over the mini-batch's tokens on all ranks."""
         experiences, active = [experience for experience, _ in work], [keep for _, keep in work]
         loss = MicroBatchLoss(experiences, active, self._objective, self._device)
         batch = make_batch([scoring_item(e, keep, self._objective) for e, keep in work], self._device)
@@ -91,8 +91,10 @@ class Trainer:
         tally.num_tokens += batch.input_ids.numel()
 
     def _stand_by(self) -> None:
-        """A rank without work takes part in the others' collectives, with weight zero."""
-        batch = idle_batch(self._objective.top_k if asked_support(self._objective) == "given" else 0, self._device)
+        """Let a rank without work take part in the others' collectives, with weight zero."""
+        batch = idle_batch(
+            self._objective.needs.support_size if asked_support(self._objective) == "given" else 0, self._device
+        )
         scored = self._backend.forward(self._request(batch, _weightless))
         assert scored.total is not None
         self._backend.backward(scored.total)
@@ -102,7 +104,7 @@ class Trainer:
         return ScoreRequest(batch=batch, temperature=self._temperature, support=support, loss=loss)
 
     def _learning_rate(self) -> float:
-        """Linear warm-up over optimizer steps, then constant."""
+        """Return the learning rate: linear warm-up over optimizer steps, then constant."""
         settings = self._settings
         if not settings.warmup_steps:
             return settings.learning_rate

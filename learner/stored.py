@@ -1,51 +1,34 @@
 """The weights in a checkpoint, read by one process that is no rank: no process group, no GPU, no model in memory.
 
-Whatever backend wrote it with however many ranks: fsdp2's tensors are found by name, ZeRO's are the ranks' runs of
-elements one after the other. At most `GROUP_BYTES` of float32 weights (or one larger tensor) are held at a time.
+Whatever backend wrote it with however many ranks: `open_stored` of the backend's module finds the tensors.
 """
 
 import json
 import math
-import warnings
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 
-from learner.checkpoint import readable, verify_alone
+from learner.backends import backend_module
+from learner.backends.base import Part, Stored
+from learner.checkpoint import verify_alone
 from learner.lora import BASE, FACTOR_A, FACTOR_B, merged
 from learner.model import torch_dtype, weight_files
+from sdpo.backends import BACKENDS
 from sdpo.config import LoraConfig
 from sdpo.errors import CheckpointError, ModelError
 from sdpo.show import show_error
-
-GROUP_BYTES = 2**29
-Part = Literal["masters", "ema"]
-"""The policy, or the teacher's moving average."""
-
-
-class Stored(Protocol):
-    """A checkpoint's trained parameters, by the learner's names and in its order."""
-
-    @property
-    def names(self) -> list[str]: ...
-
-    def flat(self, name: str) -> torch.Tensor:
-        """float32 [number of elements]. Raises `CheckpointError`, one line."""
-        ...
 
 
 def open_stored(folder: Path, part: Part) -> Stored:
     """Check every file's SHA-256, then open it. Raises `CheckpointError`, one line."""
     ranks, backend = verify_alone(str(folder))
-    stored: Stored = _Distributed(folder, part) if backend == "fsdp2" else _Zero(folder, part, ranks)
+    if backend not in BACKENDS:
+        allowed = ", ".join(BACKENDS)
+        raise CheckpointError(f"checkpoint {folder}: written by learner.backend={backend}; allowed: {allowed}")
+    stored: Stored = backend_module(backend).open_stored(folder, part, ranks)
     if not stored.names:
         what = "teacher's average; allowed: checkpoints of runs with an ema teacher" if part == "ema" else "weights"
         raise CheckpointError(f"checkpoint {folder}: holds no {what}")
@@ -71,11 +54,11 @@ class ModelFolder:
 
     @property
     def num_parameters(self) -> int:
-        """Elements of all tensors; a tied head is counted once."""
+        """Return the elements of all tensors; a tied head is counted once."""
         return sum(map(math.prod, self.shapes.values()))
 
     def tensor(self, name: str) -> torch.Tensor:
-        """One tensor, in the dtype of the file."""
+        """Return one tensor, in the dtype of the file."""
         with safe_open(self._files[name], framework="pt") as opened:
             tensor: torch.Tensor = opened.get_tensor(name)
             return tensor
@@ -84,7 +67,8 @@ class ModelFolder:
 def whole_tensors(
     stored: Stored, base: ModelFolder, lora: LoraConfig | None, trained_in: str, dtype: torch.dtype
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """As `Backend.full_tensors`, to the bit: (name in the Hugging Face checkpoint, tensor in `dtype`), adapters merged.
+    """Yield what `Backend.full_tensors` yields, to the bit: (name in the Hugging Face checkpoint, tensor in `dtype`),
+    adapters merged.
 
     `trained_in` is the run's model.dtype: a model with adapters was frozen in it. Raises `CheckpointError`, one line,
     if `base` is another model than the one that was trained.
@@ -107,14 +91,16 @@ def whole_tensors(
 def adapter_tensors(
     stored: Stored, base: ModelFolder, lora: LoraConfig, dtype: torch.dtype
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name in a peft adapter, factor in `dtype`): A [R, I], B [O, R]. Raises `CheckpointError` as `whole_tensors`."""
+    """Yield (name in a peft adapter, factor in `dtype`): A [R, I], B [O, R]. Raises `CheckpointError` as
+    `whole_tensors`.
+    """
     for name in stored.names:
         outside = name.replace(FACTOR_A, ".lora_A.").replace(FACTOR_B, ".lora_B.")
         yield f"base_model.model.{outside}", _shaped(stored, name, _shape_of(name, base, lora)).to(dtype)
 
 
 def _adapted(base: ModelFolder, trained: set[str]) -> list[str]:
-    """The parameters of the adapted model, by the learner's names."""
+    """Return the parameters of the adapted model, by the learner's names."""
     names: list[str] = []
     for name in base.shapes:
         layer, _, leaf = name.rpartition(".")
@@ -138,60 +124,3 @@ def _shaped(stored: Stored, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     if flat.numel() != math.prod(shape):
         raise CheckpointError(f"checkpoint: {name} has {flat.numel()} elements, the model's {math.prod(shape)}")
     return flat.view(shape)
-
-
-class _Distributed:
-    """fsdp2: torch's distributed checkpoint."""
-
-    def __init__(self, folder: Path, part: Part) -> None:
-        self._folder, self._part = folder, part
-        with readable(str(folder), CheckpointException):
-            held = FileSystemReader(folder).read_metadata().state_dict_metadata
-        self._kept = {
-            key.removeprefix(f"{part}."): entry
-            for key, entry in held.items()
-            if key.startswith(f"{part}.") and isinstance(entry, TensorStorageMetadata)
-        }
-        self._read: dict[str, torch.Tensor] = {}
-
-    @cached_property
-    def names(self) -> list[str]:
-        return list(self._kept)
-
-    def flat(self, name: str) -> torch.Tensor:
-        if name not in self._read:
-            self._read = self._group(name)
-        return self._read.pop(name).flatten()
-
-    def _group(self, first: str) -> dict[str, torch.Tensor]:
-        """`first` and those after it that fit `GROUP_BYTES` together: reading costs by the call."""
-        state, size = dict[str, torch.Tensor](), 0
-        for name in self.names[self.names.index(first) :]:
-            kept = self._kept[name]
-            size += 4 * math.prod(kept.size)
-            if state and size > GROUP_BYTES:
-                break
-            state[f"{self._part}.{name}"] = torch.empty(kept.size, dtype=kept.properties.dtype)
-        with readable(str(self._folder), CheckpointException), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            load(dict(state), storage_reader=FileSystemReader(self._folder), no_dist=True)
-        return {key.removeprefix(f"{self._part}."): tensor for key, tensor in state.items()}
-
-
-class _Zero:
-    """ZeRO: a file a rank, mapped into memory and read where it is looked at."""
-
-    def __init__(self, folder: Path, part: Part, ranks: int) -> None:
-        self._parts: list[Mapping[str, torch.Tensor]] = []
-        with readable(str(folder)):
-            for rank in range(ranks):
-                path = str(folder / f"zero-rank{rank}.pt")
-                content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                self._parts.append(content["state"].get(part, {}))
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._parts[0])
-
-    def flat(self, name: str) -> torch.Tensor:
-        return torch.cat([part[name] for part in self._parts])

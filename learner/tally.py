@@ -11,43 +11,41 @@ import torch.distributed as dist
 
 from learner.loss import MicroBatchLoss
 from learner.scoring import TokenLogProbs
-from sdpo.config import GrpoObjective, SdpoObjective
+from sdpo.objectives.base import Objective
 from sdpo.policy_gradient import reference_kl
+from sdpo.token_targets import log_old
 from sdpo.types import Experience
 
 MEANS = (
     "loss",
     "entropy",
     "engine_gap_mean",
-    "is_clipped_fraction",
-    "tis_clipped_fraction",
-    "grpo_clipped_fraction",
     "reference_kl",
     "signal_fraction",
     "teacher_gap",
     "teacher_kl",
     "teacher_entropy",
 )
-"""Means over tokens, exact whatever the micro-batches and ranks: over the active tokens; the teacher's three over those
+"""Means over tokens that every objective has, beside `Objective.metric_names`.
+
+They are exact whatever the micro-batches and ranks: over the active tokens; the teacher's three over those
 that a teacher scored; signal_fraction over all that the model wrote in the attempts given to the learner. One without
 tokens is left out.
 
 loss: the objective, importance weights and anchor included. entropy, teacher_entropy: nats, of the student and the
 teacher. teacher_gap: log q - log p of the sampled token. teacher_kl: see `learner.loss.MicroBatchLoss`.
 engine_gap: |log pi_old - log pi_roll| of the sampled token, with pi_old the student itself on the first step.
-is_clipped, tis_clipped: the token's ratio to pi_old, and pi_old's to the engine, lies above its cap (with
-clipped_surrogate no token is capped by the first). grpo_clipped: the group-relative term gives the token no gradient,
-because its ratio passed the clip. reference_kl: k3. signal_fraction: a teacher scored the token, or its group-relative
-advantage is not 0.
+reference_kl: estimator k3. signal_fraction: a teacher scored the token, or the objective uses its group-relative
+advantage and that is not 0.
 """
 
 
 class BatchTally:
     """Collects per-token values without gradients; `metrics` reduces them over all ranks (a collective)."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._sums = torch.zeros(len(MEANS), dtype=torch.float64, device=device)
+    def __init__(self, device: torch.device, objective: Objective) -> None:
+        self._device, self._names = device, (*MEANS, *objective.metric_names)
+        self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=device)
         self._counts = torch.zeros_like(self._sums)
         self._engine_gaps: list[torch.Tensor] = []
         self._num_active = self._num_left_out = 0
@@ -57,48 +55,33 @@ class BatchTally:
 
     @torch.no_grad()
     def add_tokens(self, losses_N: torch.Tensor, student: TokenLogProbs, loss: MicroBatchLoss) -> None:
-        """One micro-batch after its forward: `losses_N` [N] and the student's log-probs as `loss` saw them."""
+        """Add one micro-batch after its forward: `losses_N` [N] and the student's log-probs as `loss` saw them."""
         targets, objective = loss.targets, loss.objective
-        log_old_N = student.sampled if targets.old is None else targets.old
-        engine_gap_N = (log_old_N - targets.behaviour).abs()
+        engine_gap_N = (log_old(student, targets) - targets.behaviour).abs()
         self._engine_gaps.append(engine_gap_N)
         self._num_active += len(losses_N)
         self._add("loss", losses_N)
         self._add("entropy", student.entropy)
         self._add("engine_gap_mean", engine_gap_N)
-        if objective.tis_clip is not None:
-            self._add("tis_clipped_fraction", log_old_N - targets.behaviour > math.log(objective.tis_clip))
+        for name, (values_N, where_N) in objective.token_metrics(student, targets).items():
+            self._add(name, values_N, where_N)
         if targets.reference is not None:
             self._add("reference_kl", reference_kl(student.sampled, targets.reference))
-        signal_N = targets.has_teacher
-        if isinstance(objective, GrpoObjective) or objective.grpo_weight > 0:
-            clips = objective if isinstance(objective, GrpoObjective) else objective.grpo
-            ratio_N, rises_N = (student.sampled - log_old_N).exp(), targets.advantage > 0
-            too_high_N = ratio_N > torch.where(rises_N, 1 + clips.clip_high, clips.dual_clip)
-            too_low_N = ~rises_N & (ratio_N < 1 - clips.clip_low)
-            self._add("grpo_clipped_fraction", (too_high_N | too_low_N) & (targets.advantage != 0))
-            signal_N = signal_N | (targets.advantage != 0)
-        self._add("signal_fraction", signal_N)
-        if isinstance(objective, SdpoObjective):
-            self._add_teacher(student, loss, objective, log_old_N)
-
-    def _add_teacher(
-        self, student: TokenLogProbs, loss: MicroBatchLoss, objective: SdpoObjective, log_old_N: torch.Tensor
-    ) -> None:
-        has_teacher_N = loss.targets.has_teacher
-        assert loss.targets.teacher_sampled is not None
-        if objective.is_clip is not None and objective.estimator != "clipped_surrogate":
-            self._add("is_clipped_fraction", student.sampled - log_old_N > math.log(objective.is_clip), has_teacher_N)
-        self._add("teacher_gap", loss.targets.teacher_sampled - student.sampled, has_teacher_N)
-        self._add("teacher_kl", loss.teacher_kl, has_teacher_N)
-        self._add("teacher_entropy", loss.teacher_entropy, has_teacher_N)
+        has_signal_N = targets.has_teacher
+        if objective.needs.advantage:
+            has_signal_N = has_signal_N | (targets.advantage != 0)
+        self._add("signal_fraction", has_signal_N)
+        if targets.teacher_sampled is not None:
+            self._add("teacher_gap", targets.teacher_sampled - student.sampled, targets.has_teacher)
+            self._add("teacher_kl", loss.teacher_kl, targets.has_teacher)
+            self._add("teacher_entropy", loss.teacher_entropy, targets.has_teacher)
 
     def add_left_out(self, experiences: Sequence[Experience]) -> None:
-        """Attempts of this rank without an active token."""
+        """Count the attempts of this rank without an active token."""
         self._num_left_out += sum(int(experience.rollout.model_mask.sum()) for experience in experiences)
 
     def add_step(self, learning_rate: float, grad_norm: float, stepped: bool) -> None:
-        """What the backend answered; the same on all ranks. `grad_norm` is that before clipping."""
+        """Record what the backend answered; the same on all ranks. `grad_norm` is that before clipping."""
         self._learning_rate = learning_rate
         if stepped:
             self._grad_norms.append(grad_norm)
@@ -106,10 +89,10 @@ class BatchTally:
             self.steps_not_finite += 1
 
     def metrics(self) -> dict[str, float]:
-        """`MEANS`; `engine_gap_p99`, the gap that 99 % of the active tokens do not pass; `active_tokens`, and
-        `tokens` that went through the model, prompts included; and of the mini-batches `steps_taken`, `steps_idle`
-        (no active token), `steps_not_finite`, and where a step was taken `grad_norm` (mean), `grad_norm_max` and the
-        last `learning_rate`.
+        """Return the means; `engine_gap_p99`, the gap that 99 % of the active tokens do not pass; `active_tokens`, and
+        `tokens` that went through the model, prompts included; and of the mini-batches `steps_taken`, `steps_idle` (no
+        active token), `steps_not_finite`, and where a step was taken `grad_norm` (mean), `grad_norm_max` and the last
+        `learning_rate`.
         """
         return self._token_metrics() | self._step_metrics()
 
@@ -129,16 +112,19 @@ class BatchTally:
         work = [self._num_active, self.num_tokens, self._num_left_out]
         totals = torch.cat([self._sums, self._counts, torch.tensor(work, dtype=torch.float64, device=self._device)])
         dist.all_reduce(totals)
-        sums, counts = totals[: len(MEANS)].tolist(), totals[len(MEANS) : 2 * len(MEANS)].tolist()
-        num_active, num_tokens, num_left_out = (int(n) for n in totals[2 * len(MEANS) :].tolist())
-        counts[MEANS.index("signal_fraction")] += num_left_out
-        found = {name: total / n for name, total, n in zip(MEANS, sums, counts, strict=True) if n}
+        size = len(self._names)
+        sums, counts = totals[:size].tolist(), totals[size : 2 * size].tolist()
+        num_active, num_tokens, num_left_out = (int(n) for n in totals[2 * size :].tolist())
+        counts[self._names.index("signal_fraction")] += num_left_out
+        found = {name: total / n for name, total, n in zip(self._names, sums, counts, strict=True) if n}
         if num_active:
             found["engine_gap_p99"] = self._gap_quantile(num_active)
         return found | {"active_tokens": float(num_active), "tokens": float(num_tokens)}
 
     def _gap_quantile(self, num_active: int) -> float:
-        """The gap of rank ceil(0.99 N) from the smallest, exact: every rank sends its largest N - ceil(0.99 N) + 1."""
+        """Return the gap of rank ceil(0.99 N) from the smallest, exact: every rank sends its largest N - ceil(0.99 N) +
+        1.
+        """
         size = num_active - math.ceil(num_active * 99 / 100) + 1
         gaps = torch.cat(self._engine_gaps) if self._engine_gaps else torch.zeros(0, device=self._device)
         largest = torch.full((size,), -1.0, device=self._device)
@@ -149,8 +135,8 @@ class BatchTally:
         return float(torch.cat(everyones).topk(size).values[-1])
 
     def _add(self, name: str, values_N: torch.Tensor, where_N: torch.Tensor | None = None) -> None:
-        place = MEANS.index(name)
+        index = self._names.index(name)
         if where_N is None:
             where_N = torch.ones_like(values_N, dtype=torch.bool)
-        self._sums[place] += torch.where(where_N, values_N, 0).double().sum()
-        self._counts[place] += where_N.sum()
+        self._sums[index] += torch.where(where_N, values_N, 0).double().sum()
+        self._counts[index] += where_N.sum()

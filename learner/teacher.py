@@ -19,15 +19,16 @@ from learner.model import load_causal_lm, pick_device, torch_dtype
 from learner.packing import plan_micro_batches
 from learner.publish import probe_log_probs
 from learner.scoring import ScoreRequest, ScoringModel, TokenLogProbs, mixed_forward
-from sdpo.config import RunConfig, SdpoObjective, TrustRegionTeacher
-from sdpo.doing import Doing
+from sdpo.activity import Activity
+from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError, WeightSyncError
 from sdpo.logs import set_up_logging
 from sdpo.memory import resident_bytes
+from sdpo.objectives.base import SupportSource
 from sdpo.stacks import answer_stack_requests
 from sdpo.storage_cache import with_local_model
 from sdpo.types import HindsightPrompt, Int32, PolicyScores, ReferenceScores, Rollout, TeacherScores, Version
-from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest
+from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest, audit_probe
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ SupportMode = Literal["given", "top_k", "full"] | None
 
 
 class TeacherWorker:
-    """Holds its models in the compute dtype and offers `sdpo.weights.WeightReceiver`.
+    """Holds its models in the compute dtype and takes a stream of weights, see `sdpo.weights`.
 
     EMA and live: the current model. Frozen: the initial one. Trust region: both (paper, Table 4). A reference KL needs
     the initial one in any case.
@@ -53,14 +54,14 @@ class TeacherWorker:
         answer_stack_requests()
         actor = ray.get_runtime_context().get_actor_name() if ray.is_initialized() else None
         set_up_logging(actor)
-        self._name, self._doing = actor or f"teacher-{index}", Doing(log)
+        self._name, self._doing = actor or f"teacher-{index}", Activity(log)
         self._config, self._index = config, index
         self._support = support_mode(config)
         self._version: Version | None = None
         self._coming = None
 
     def __repr__(self) -> str:
-        """`teacher-0 v1.3 scoring 8`; the name alone until it has weights: Ray's logs and lists keep that one."""
+        """Return `teacher-0 v1.3 scoring 8`; before it has weights the name alone, which Ray's lists keep."""
         if self._version is not None:
             return f"{self._name} v{self._version} {self._doing}"
         return self._name if self._coming is None else f"{self._name} takes v{self._coming}"
@@ -73,19 +74,18 @@ class TeacherWorker:
         torch.set_num_threads(config.teacher.num_threads)
         repeat_to_the_bit(config)
         self._device = pick_device(config.placement.teacher.num_gpus)
-        moves = config.teacher_stream is not None
-        mixes = isinstance(config.teacher.regularisation, TrustRegionTeacher)
+        moves, mixes = config.teacher_stream is not None, config.teacher.regularisation.mixes
         self._current = self._load() if moves else None
         self._initial = self._load() if not moves or mixes or config.uses_reference else None
         self._parameters = {} if self._current is None else dict(self._current.hf_model.named_parameters())
         self._version = version
 
     def memory(self) -> dict[str, int]:
-        """Resident `bytes` of this process."""
+        """Return the resident `bytes` of this process."""
         return {"bytes": resident_bytes()}
 
     def begin_update(self, version: Version) -> None:
-        """From here until `finish_update` has succeeded, `score` refuses."""
+        """Begin an update; `score` refuses until `finish_update` has succeeded."""
         self._version, self._coming = None, version
         self._tally, self._absent = StreamTally(), set(self._parameters)
 
@@ -110,17 +110,11 @@ class TeacherWorker:
             raise WeightSyncError(
                 f"teacher-{self._index}: update {self._coming} ended as {manifest.version}, absent: {len(self._absent)}"
             )
-        difference = np.abs(probe_log_probs(self._current, manifest.probe_ids, self._device) - manifest.probe_log_probs)
-        audit = WeightAudit(
-            version=manifest.version,
-            num_bytes=manifest.num_bytes,
-            max_abs_diff=float(difference.max()),
-            mean_abs_diff=float(difference.mean()),
-        )
-        if not audit.max_abs_diff <= self._config.weights.audit_tolerance:
-            raise WeightSyncError(
-                f"teacher-{self._index}: probe off by {audit.max_abs_diff:.3g} nats at {audit.version}"
-            )
+        scored = probe_log_probs(self._current, manifest.probe_ids, self._device)
+        try:
+            audit = audit_probe(manifest, scored, self._config)
+        except WeightSyncError as error:
+            raise WeightSyncError(f"teacher-{self._index}: {error}") from None
         self._version, self._coming = manifest.version, None
         log.info("took the weights of v%s, %d bytes", audit.version, audit.num_bytes)
         return audit
@@ -132,7 +126,7 @@ class TeacherWorker:
         hindsights: Sequence[HindsightPrompt],
         *objects: Rollout | PolicyScores,
     ) -> list[ScoreReceipt | TeacherScores]:
-        """A receipt, then the scores of each rollout's response tokens under its hindsight prompt, in order.
+        """Return a receipt, then the scores of each rollout's response tokens under its hindsight prompt, in order.
 
         `objects`: a rollout for each hindsight prompt; with `support: student` then as many `PolicyScores`. Raises
         `InfrastructureError` if the weights held are not `version`, or the objects do not belong together.
@@ -140,8 +134,9 @@ class TeacherWorker:
         if version != self._version:
             raise InfrastructureError(f"teacher-{self._index} holds weights {self._version}, asked for {version}")
         began, count = time.perf_counter(), len(hindsights)
-        rollouts, policies = _sorted_out(objects)
-        if len(rollouts) != count or len(policies) != (count if self._config.scores_after_recall else 0):
+        rollouts = [o for o in objects if isinstance(o, Rollout)]
+        policies = [o for o in objects if isinstance(o, PolicyScores)]
+        if len(rollouts) != count or len(policies) != (count if self._config.scores_after_old_log_probs else 0):
             raise InfrastructureError(
                 f"{count} hindsight prompts came with {len(rollouts)} rollouts and {len(policies)} policy scores"
             )
@@ -159,7 +154,8 @@ class TeacherWorker:
         return [_receipt(version, items, began), *scores]
 
     def reference(self, temperature: float, *rollouts: Rollout) -> list[ScoreReceipt | ReferenceScores]:
-        """A receipt, then the initial model's log-probs of each rollout's response under the rollout's own prompt.
+        """Return a receipt, then the initial model's log-probs of each rollout's response under the rollout's own
+        prompt.
 
         No update changes them; the receipt names the version `INITIAL`.
         """
@@ -180,19 +176,19 @@ class TeacherWorker:
         return model.requires_grad_(False).to(self._device)
 
     def _hindsight_models(self) -> list[tuple[ScoringModel, float]]:
-        """(model, weight of its logits): q is proportional to the product of their powers."""
+        """Return (model, weight of its logits): q is proportional to the product of their powers."""
         teacher = self._config.teacher.regularisation
-        if isinstance(teacher, TrustRegionTeacher):
-            shares = [(self._initial, 1 - teacher.rate), (self._current, teacher.rate)]
+        if teacher.mixes:
+            shares = [(self._initial, 1 - teacher.current_share), (self._current, teacher.current_share)]
         else:
             shares = [(self._initial if self._current is None else self._current, 1.0)]
         return [(model, share) for model, share in shares if model is not None]
 
     def _given_supports(self, rollouts: Sequence[Rollout], policies: Sequence[PolicyScores]) -> list[Int32 | None]:
-        """int32 [T, K] each, from the policy if it chose, else from the engine; None where neither gives one."""
+        """Return int32 [T, K] each, from the policy if it chose, else from the engine; None where neither gives one."""
         if self._support != "given":
             return [None] * len(rollouts)
-        if not self._config.scores_after_recall:
+        if not self._config.scores_after_old_log_probs:
             return [support_ids_of(rollout) for rollout in rollouts]
         for policy, rollout in zip(policies, rollouts, strict=True):
             _require_same(policy, rollout)
@@ -208,35 +204,24 @@ class TeacherWorker:
         temperature: float,
         support: SupportMode,
     ) -> list[TokenLogProbs]:
-        """Per item, on the CPU. Forwards are packed; what is packed together changes nothing."""
+        """Return the log-probs of each item, on the CPU. How they are packed changes nothing."""
         found: dict[int, TokenLogProbs] = {}
         lengths = [item.num_tokens for item in items]
         (forwards,) = plan_micro_batches(lengths, 1, self._config.teacher.tokens_per_forward)
         for indices in filter(None, forwards):
             batch = make_batch([items[i] for i in indices], self._device)
-            top_k = self._config.objective.top_k if support == "top_k" else 0
+            top_k = self._config.objective.needs.support_size if support == "top_k" else 0
             request = ScoreRequest(batch=batch, temperature=temperature, support=support, top_k=top_k)
             (model, _), *others = models
             scored = mixed_forward(models, request) if others else model(request)
-            fields = [
-                [None] * len(indices) if field is None else field.cpu().split(list(batch.counts))
-                for field in scored.log_probs
-            ]
-            found |= {i: TokenLogProbs(*parts) for i, *parts in zip(indices, *fields, strict=True)}
+            found |= zip(indices, scored.log_probs.split(batch.counts), strict=True)
         return [found[i] for i in range(len(items))]
 
 
 def support_mode(config: RunConfig) -> SupportMode:
-    """How the teacher comes by its support: not at all where the estimator looks at sampled tokens only."""
-    objective = config.objective
-    if not isinstance(objective, SdpoObjective) or not objective.needs_support:
-        return None
-    modes: dict[str, SupportMode] = {"rollout": "given", "student": "given", "teacher": "top_k", "full": "full"}
-    return modes[objective.support]
-
-
-def _sorted_out(objects: Sequence[Rollout | PolicyScores]) -> tuple[list[Rollout], list[PolicyScores]]:
-    return [o for o in objects if isinstance(o, Rollout)], [o for o in objects if isinstance(o, PolicyScores)]
+    """Return how the teacher gets its support: not at all where the estimator looks at sampled tokens only."""
+    modes: dict[SupportSource | None, SupportMode] = {"teacher": "top_k", "full": "full", None: None}
+    return modes.get(config.objective.needs.support, "given")
 
 
 def _require_same(companion: HindsightPrompt | PolicyScores, rollout: Rollout) -> None:

@@ -1,49 +1,51 @@
-"""Runs from Python, for notebooks and sweeps: build a config, train, read the result. See docs/python.md."""
+"""Runs from Python, for notebooks and sweeps: build a config, train, judge, read the result. See docs/python.md."""
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from orchestrator.run_view import RunView
-from orchestrator.stopping import Switch, signals_to
+from orchestrator.control.stop_signals import StopHandle, signals_to
+from orchestrator.run_dir.run_view import RunView
 from sdpo.config import RunConfig
 from sdpo.config.load import make_run_config, read_run_file
 from sdpo.errors import ConfigError
 from sdpo.storage_cache import fetched
+from sdpo.types import Task, Verdict
 
-__all__ = ["RunConfig", "RunResult", "configure", "open_run", "train"]
+__all__ = ["RunConfig", "RunResult", "configure", "judge", "judge_many", "open_run", "train"]
 
 _LOOK_EVERY_S = 0.2
 _ONE_RUN = threading.Lock()
 
 
 class RunResult(RunView):
-    """What a run left: `RunView`'s metrics, alarms, series and samples, and how it began and ended."""
+    """The result of a run: `RunView`'s metrics, alarms, series and samples, and the measurements before and after."""
 
     @property
     def before(self) -> dict[str, float]:
-        """The held-out metrics before training, by name without `heldout/` (pass@1, pass@1_low, …); {} without any."""
+        """The held-out metrics before training, by name without `heldout/` (pass@1, reward, …); {} without any."""
         return self._heldout(0)
 
     @property
     def after(self) -> dict[str, float]:
-        """The same, of the last time that they were measured."""
+        """The held-out metrics of the last time that they were measured, as `before`."""
         return self._heldout(-1)
 
     @property
     def model(self) -> Path | None:
-        """The trained model's folder, in Hugging Face form, of a URI a copy; None while the run is not complete."""
-        place = self.model_place
-        return None if place is None else fetched(place)
+        """The folder of the trained model in Hugging Face form, at a URI a copy; None while the run is not complete."""
+        location = self.model_location
+        return None if location is None else fetched(location)
 
     def report(self, out: str | PathLike[str] | None = None) -> Path:
         """Write the report page (by default report.html in the run directory); returns its path."""
-        from orchestrator.report.write import write_report
+        from orchestrator.commands.report.write import write_report
 
-        return write_report([self.place], None if out is None else Path(out))[0]
+        return write_report([self.location], None if out is None else Path(out))[0]
 
     def _heldout(self, index: int) -> dict[str, float]:
         measured = [record for record in self.metrics if "heldout/pass@1" in record]
@@ -56,31 +58,32 @@ def configure(
     changes: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> RunConfig:
-    """A checked run config: a run file, a mapping as one holds it, another config, or (by default) the defaults.
+    """Return a checked run config, made of `source` and the changes.
 
-    `changes` are dotted keys with their values; keywords are the same with `__` for dots. Raises `ConfigError`.
+    `source` is a run file, a mapping with the content of one, another config, or empty for the defaults. `changes` are
+    dotted keys with their values; keywords are the same with `__` for dots. Raises `ConfigError`.
     """
     named = {name.replace("__", "."): value for name, value in keywords.items()}
     wanted = {name: _plain(value) for name, value in {**(changes or {}), **named}.items()}
     if isinstance(source, RunConfig):
         source = source.model_dump(mode="json")
     elif not isinstance(source, Mapping):
-        source = read_run_file(Path(source)) if source else {}
+        source = read_run_file(Path(source).expanduser()) if source else {}
     return make_run_config({name: _plain(value) for name, value in source.items()}, wanted)
 
 
 def train(config: RunConfig) -> RunResult:
-    """Train as `sdpo train` does, and go on with a run that was stopped; returns what the run left.
+    """Train as `sdpo train` does, and continue a run that was stopped; return its result.
 
-    Works in scripts, in threads, and where an event loop is running (notebooks). Ctrl-C, or the notebook's stop
-    button, ends the run after the step that is going on: `RunInterrupted`, with a checkpoint; twice ends it at once.
-    In a thread of your own nothing interrupts it. One run at a time in a process. Raises the errors of `sdpo.errors`
+    It works in scripts, in threads, and where an event loop is running (notebooks). Ctrl-C, or the notebook's stop
+    button, ends the run after the current step with a checkpoint and `RunInterrupted`; pressed twice it ends at once.
+    In a thread of your own nothing interrupts it. A process has one run at a time. Raises the errors of `sdpo.errors`
     that the command line would print; never exits the process.
     """
     from orchestrator.train import run
 
     if not _ONE_RUN.acquire(blocking=False):
-        raise ConfigError("this process has a run going on; allowed: one after another, or a process for each")
+        raise ConfigError("this process is running another run; allowed: one after another, or a process for each")
     try:
         _refuse_foreign_ray()
         return RunResult(_beside_the_loop(config) if _loop_is_running() else run(config))
@@ -88,8 +91,25 @@ def train(config: RunConfig) -> RunResult:
         _ONE_RUN.release()
 
 
+def judge(config: RunConfig, task: str | Task, answer: str | Sequence[str]) -> Verdict:
+    """Return the verdict on one answer; several answers are judged faster by one call of `judge_many`."""
+    return judge_many(config, [(task, answer)])[0]
+
+
+def judge_many(config: RunConfig, answers: Iterable[tuple[str | Task, str | Sequence[str]]]) -> list[Verdict]:
+    """Return the verdicts on pairs of a task and an answer, in order, as a run would give them. No engine, no Ray.
+
+    A task is the id of one of the run's training or held-out tasks, or a `Task`; an answer is a text, or a list of
+    texts, one a turn. `env.sandboxes_per_worker` answers are judged at the same time. A sandbox that broke is a verdict
+    with `infrastructure_error` and without a reward. Raises `UserError`, and `EnvironmentFault` for a judge that fails.
+    """
+    from orchestrator.commands.preview.many import judge_pairs
+
+    return judge_pairs(config, answers)
+
+
 def open_run(path: str | PathLike[str]) -> RunResult:
-    """The result of a run, while it goes or after it, by its path or URI.
+    """Return the result of a run by its path or URI, while it runs or after it.
 
     Raises `ConfigError` if there is no run directory.
     """
@@ -97,26 +117,15 @@ def open_run(path: str | PathLike[str]) -> RunResult:
 
 
 def _beside_the_loop(config: RunConfig) -> Path:
-    """Train in a thread of its own, because this one's event loop is running; signals here stop the run."""
+    """Train in another thread, because this thread's event loop is running; signals to this one stop the run."""
     from orchestrator.train import run
 
-    switch, ended = Switch(), dict[str, Any]()
-
-    def work() -> None:
-        try:
-            ended["path"] = run(config, switch)
-        except BaseException as error:
-            ended["error"] = error
-
-    thread = threading.Thread(target=work, name="sdpo-run", daemon=True)
-    with signals_to(switch):
-        thread.start()
-        while thread.is_alive():
-            thread.join(_LOOK_EVERY_S)
-    if "error" in ended:
-        raise ended["error"]
-    path: Path = ended["path"]
-    return path
+    stop_handle = StopHandle()
+    with signals_to(stop_handle), ThreadPoolExecutor(1, thread_name_prefix="sdpo-run") as pool:
+        running = pool.submit(run, config, stop_handle)
+        while not running.done():
+            wait([running], timeout=_LOOK_EVERY_S)
+        return running.result()
 
 
 def _loop_is_running() -> bool:

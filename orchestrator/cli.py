@@ -6,23 +6,21 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from orchestrator.commands import (
-    Command,
-    config,
-    doctor,
-    eval,
-    export,
-    generate,
-    inspect,
-    logs,
-    preview,
-    report,
-    status,
-    stop,
-    tasks,
-    timeline,
-    train,
-)
+from orchestrator.commands import Command, config
+from orchestrator.commands.doctor import command as doctor
+from orchestrator.commands.eval import command as eval
+from orchestrator.commands.export import command as export
+from orchestrator.commands.generate import command as generate
+from orchestrator.commands.inspect import command as inspect
+from orchestrator.commands.logs import command as logs
+from orchestrator.commands.preview import command as preview
+from orchestrator.commands.report import command as report
+from orchestrator.commands.status import command as status
+from orchestrator.commands.stop import command as stop
+from orchestrator.commands.tasks import command as tasks
+from orchestrator.commands.timeline import command as timeline
+from orchestrator.commands.train import command as train
+from sdpo import __version__
 from sdpo.errors import SdpoError
 
 COMMANDS: tuple[Command, ...] = (
@@ -72,6 +70,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sdpo", description="Self-Distillation Policy Optimization on Ray actors.")
+    parser.add_argument("--version", action="version", version=f"sdpo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
         command = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)

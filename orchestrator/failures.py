@@ -1,9 +1,7 @@
-"""What ends a run, in words: from an exception group to the one error that a person should read; a broken world."""
+"""Error reporting: the root cause of a failed run as one line, and the limit on lost attempts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-
-from ray.exceptions import RayActorError
 
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError, LearnerDied, SdpoError, UserError
@@ -13,7 +11,7 @@ _FIRST = (UserError, LearnerDied, SdpoError, Exception)
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The leaf that says most: bad input before a dead learner before any other failure."""
+    """Return the most informative leaf of an exception group: bad input, then a dead learner, then any other error."""
     leaves = list(_leaves(error))
     for kind in _FIRST:
         for leaf in leaves:
@@ -23,19 +21,23 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, without Ray's remote traceback or its advice around it."""
+    """Return the message of an error without Ray's remote traceback and advice."""
     cause = getattr(error, "cause", None)
-    if isinstance(error, RayActorError):
-        return show_error(error)
+    if not isinstance(error, SdpoError):  # else ray is not imported, so that bad input is refused at once
+        from ray.exceptions import RayActorError
+
+        if isinstance(error, RayActorError):
+            return show_error(error)
     return str(cause if isinstance(cause, SdpoError) else error).strip().splitlines()[-1]
 
 
-def refuse_a_broken_world(
+def check_dropped_fraction(
     dropped_fraction: float, config: RunConfig, *, of: str = "a batch", errors: Iterable[str | None] = ()
 ) -> None:
-    """Raises `InfrastructureError` when more attempts were lost than `env.max_dropped_fraction` allows.
+    """Raise `InfrastructureError` when more attempts were lost than `env.max_dropped_fraction` allows.
 
-    `errors`: why each of them was lost; None for one that fell with its group. The most frequent reason is named.
+    `errors` says why each of them was lost, None for one that was dropped with its group. The message names the most
+    frequent reason.
     """
     if dropped_fraction <= config.env.max_dropped_fraction:
         return

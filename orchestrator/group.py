@@ -1,4 +1,4 @@
-"""A group: the attempts at one task in one rollout batch, with all that became of them."""
+"""What a batch is made of: groups of attempts at one task, with everything that became of each attempt."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +9,13 @@ from sdpo.types import HindsightPrompt, RolloutHeader, Task, Verdict
 
 @dataclass(slots=True, kw_only=True)
 class AttemptRecord:
-    """One attempt. The arrays stay in the object store: `rollout`, `scores`, `policy`, `reference` are references."""
+    """One judged attempt at `task`, in training, in an evaluation and in a preview.
 
+    The arrays stay in the object store: `rollout`, `scores`, `policy` and `reference` are references. `hindsight` and
+    the fields after it are filled in on the way to the learner; an evaluation leaves them as they are.
+    """
+
+    task: Task
     header: RolloutHeader
     rollout: Any
     verdict: Verdict
@@ -22,29 +27,40 @@ class AttemptRecord:
 
     @property
     def num_tokens(self) -> int:
-        """Of prompt and response."""
+        """Number of tokens of prompt and response."""
         return self.header.num_prompt_tokens + self.header.num_response_tokens
 
     @property
+    def reward(self) -> float:
+        """The verdict's reward; 0 for an attempt that infrastructure lost."""
+        return self.verdict.reward or 0.0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether infrastructure lost the attempt: it has no verdict to learn from or to count."""
+        return self.verdict.infrastructure_error is not None
+
+    @property
     def has_signal(self) -> bool:
-        """Whether there was something to be shown to the teacher."""
+        """Whether there is something to show to the teacher: a demonstration or feedback."""
         return self.hindsight is not None and self.hindsight.mask
 
     @property
     def attached(self) -> dict[Attachment, Any]:
-        """References that travel to the learner with the rollout."""
-        found: dict[Attachment, Any] = {"scores": self.scores, "policy": self.policy, "reference": self.reference}
-        return {name: reference for name, reference in found.items() if reference is not None}
+        """The references that travel to the learner with the rollout."""
+        optional: dict[Attachment, Any] = {"scores": self.scores, "policy": self.policy, "reference": self.reference}
+        return {name: reference for name, reference in optional.items() if reference is not None}
 
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """`attempts` were judged; `dropped` were not (infrastructure), or belong to a group that shrank too far.
+    """The attempts at one task in batch `batch_index`; `index` is the task's position in the batch.
 
-    Every attempt that was sampled is in exactly one of the two. `index` is the task's place in its batch.
+    `attempts` were judged; `dropped` were lost to infrastructure, or belong to a group that shrank too far. Every
+    attempt that was sampled is in exactly one of the two. `seconds` holds the time that each stage took.
     """
 
-    step: int
+    batch_index: int
     index: int
     task: Task
     attempts: list[AttemptRecord]
@@ -52,5 +68,5 @@ class Group:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def trained(self, unscored_too: bool) -> list[AttemptRecord]:
-        """The attempts that the learner gets: those with a signal, or all (see `RunConfig.trains_on_unscored`)."""
+        """Return the attempts that the learner gets: those with a signal, or all (`RunConfig.trains_on_unscored`)."""
         return [a for a in self.attempts if unscored_too or a.has_signal]

@@ -1,77 +1,69 @@
-"""The loop, on one page.
+"""The training loop on one page. Every step of a batch has a file of its own:
 
-Two tasks and one buffer. The producer starts batch n when the staleness gate opens and runs its groups through
-sampling, judging and scoring; the consumer takes the finished groups, has the learner take its steps, publishes the
-new weights and opens the gate. Whatever ends early, ends the run.
+| step | file | what happens |
+|---|---|---|
+| start batch | `batch/producer.py` | each task becomes a group as soon as the staleness gate opens |
+| sample, judge | `batch/attempts.py` | rollout workers write attempts, env workers answer with reward and feedback |
+| look back | `batch/pipeline.py` | each attempt gets a hindsight prompt, by `sdpo/reprompt.py` |
+| score | `actors/teacher_client.py` | teachers score the attempts under these prompts |
+| collect | `batch/collect.py` | the loop waits for all groups of the batch |
+| train, publish | `batch/update.py` | the learner takes its steps (`learner/step.py`), actors get its weights |
+| record | `recorder.py` | metrics, samples, alarms and, when due, a checkpoint |
+
+Two tasks share a bounded buffer of finished groups: the producer, which is at most `batch.max_staleness` batches ahead,
+and the consumer, `train`. If one of the two fails, the run ends.
 """
 
 import asyncio
 import time
 
-from orchestrator.failures import refuse_a_broken_world
-from orchestrator.gate import StalenessGate
-from orchestrator.group import Group
-from orchestrator.house import House
-from orchestrator.measure import batch_metrics, time_metrics
-from orchestrator.pipeline import GroupPipeline
-from orchestrator.producer import produce
-from orchestrator.run_books import RunBooks
-from orchestrator.spans import about
-from orchestrator.task_source import TaskOrder
-from orchestrator.telemetry import current
-from orchestrator.update import update
-from orchestrator.waits import within
-from sdpo.config import RunConfig
+from orchestrator.actors.run_actors import RunActors
+from orchestrator.batch.collect import GroupBuffer, collect_batch
+from orchestrator.batch.pipeline import GroupPipeline
+from orchestrator.batch.producer import StalenessGate, produce
+from orchestrator.batch.step_metrics import batch_metrics, time_metrics
+from orchestrator.batch.update import train_and_publish
+from orchestrator.inputs.task_source import TaskOrder
+from orchestrator.recorder import RunRecorder
+from orchestrator.telemetry.spans import bind_context
 from sdpo.types import Version
 
 
 async def train(
-    house: House,
+    actors: RunActors,
     pipeline: GroupPipeline,
     tasks: TaskOrder,
-    books: RunBooks,
+    recorder: RunRecorder,
     *,
     incarnation: int,
     steps_done: int,
     stop: asyncio.Event,
 ) -> int:
-    """Train until `config.steps` batches are done or `stop` is set; returns the number of steps done."""
-    config = house.config
+    """Train until `config.steps` batches are done or `stop` is set; return the number of steps that are done."""
+    config = actors.config
     gate = StalenessGate(config.batch.max_staleness, steps_done)
-    buffer: asyncio.Queue[Group] = asyncio.Queue(config.batch.tasks * (config.batch.max_staleness + 1))
-    steps = range(steps_done, config.steps)
+    buffer = GroupBuffer(config.batch.tasks * (config.batch.max_staleness + 1))
+    batches = range(steps_done, config.steps)
     async with asyncio.TaskGroup() as running:
-        producer = running.create_task(produce(steps, tasks, pipeline, gate, lambda: house.teacher_version, buffer))
-        current().watch_buffer(buffer.qsize)
-        for batch in steps:
-            about(step=batch + 1)
-            started = time.monotonic()
-            finished = [await _next_group(buffer, config) for _ in range(config.batch.tasks)]
-            groups = sorted(finished, key=lambda group: group.index)
-            collected = time.monotonic()
-            metrics = batch_metrics(groups, advantage_is_signal=config.trains_on_unscored)
-            errors = [a.verdict.infrastructure_error for g in groups for a in g.dropped]
-            refuse_a_broken_world(metrics["attempts/dropped_fraction"], config, errors=errors)
-            version = Version(incarnation=incarnation, batch=batch + 1)
-            metrics |= await update(house, batch, groups, version, books.progress) | time_metrics(groups)
-            steps_done = batch + 1
-            metrics |= await books.evaluate_if_due(steps_done)
+        # Start batch, sample, judge, look back, score: group by group, as far ahead as the gate allows.
+        producer = running.create_task(produce(batches, tasks, pipeline, gate, lambda: actors.teacher_version, buffer))
+        for batch_index in batches:
+            bind_context(step=batch_index + 1)
+            started_s = time.monotonic()
+            groups = await collect_batch(buffer, config)
+            collected_s = time.monotonic()
+            metrics = batch_metrics(groups, advantage_is_signal=config.trains_on_unscored) | time_metrics(groups)
+            version = Version(incarnation=incarnation, batch=batch_index + 1)
+            metrics |= await train_and_publish(actors, batch_index, groups, version)
+            steps_done = batch_index + 1
+            metrics |= await recorder.evaluate_if_due(steps_done)
             if not stop.is_set():
                 gate.publish(steps_done)
-            metrics |= await house.envs.figures()
-            metrics["time/collect_s"] = collected - started
-            metrics["time/step_s"] = time.monotonic() - started
-            await books.record(steps_done, groups, metrics)
+            metrics |= await actors.envs.figures()
+            metrics["time/collect_s"] = collected_s - started_s
+            metrics["time/step_s"] = time.monotonic() - started_s
+            await recorder.record(steps_done, groups, metrics)
             if stop.is_set():
                 producer.cancel()
                 break
     return steps_done
-
-
-async def _next_group(buffer: asyncio.Queue[Group], config: RunConfig) -> Group:
-    """Backstop: the waits inside the producer name the actor that is late long before this one ends."""
-    deadlines = config.deadlines
-    longest_s = deadlines.start_s + deadlines.weights_s + config.env.max_attempts * deadlines.environment_s
-    longest_s += config.env.attempt_s
-    longest_s += 2 * (deadlines.generate_s + deadlines.score_s)
-    return await within(buffer.get(), actor="producer", stage="the next group", timeout_s=longest_s)

@@ -1,4 +1,4 @@
-"""What a run's config means to vLLM: model folder checks, environment variables, engine arguments.
+"""The config of a run for vLLM: model folder checks, environment variables, engine arguments.
 
 `prepare_environment` must run before vllm is imported in the process; the imports here are lazy for that reason.
 """
@@ -6,9 +6,12 @@
 import ctypes
 import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rollout_workers.weight_files import check_weight_files
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError, ModelError
 from sdpo.logs import library_config
@@ -18,41 +21,57 @@ if TYPE_CHECKING:
 
 EXTENSION_CLASS = "rollout_workers.transfer.EngineExtension"
 GIB = 2**30
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+,=@~-]+")
 MIN_BATCHED_TOKENS = 4096
+"""Fewest tokens of one forward pass: shorter windows share a pass."""
 
 
 def check_model_folder(folder: Path) -> dict[str, Any]:
-    """The model's config.json. Raises `ModelError` for a folder from which an engine could not start."""
+    """Return the model's config.json. Raises `ModelError` for a folder from which an engine cannot start."""
     if not folder.is_dir():
         raise ModelError(f"model.path={folder}: no such folder; allowed: a Hugging Face causal LM folder")
     if not (folder / "config.json").is_file():
         raise ModelError(f"model.path={folder}: config.json is missing")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         raise ModelError(f"model.path={folder}: tokenizer.json is missing")
-    index = folder / "model.safetensors.index.json"
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
-    except (ValueError, KeyError) as error:
-        raise ModelError(f"model.path={folder}: config.json or the weights' index is not readable: {error}") from error
-    missing = sorted(name for name in shards if not (folder / name).is_file())
-    if missing:
-        raise ModelError(f"model.path={folder}: {len(missing)} weight files are missing, first {missing[0]}")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"model.path={folder}: no *.safetensors weights")
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.path={folder}: config.json is not readable: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"model.path={folder}: config.json: allowed: a mapping")
+    check_weight_files(folder)
     return config
 
 
-def check_limits(config: RunConfig, model: dict[str, Any]) -> None:
-    """Raises `ConfigError` where the run asks for a longer window than the model has."""
-    limit = model.get("max_position_embeddings")
-    wanted = config.model.max_model_len_tokens
-    if isinstance(limit, int) and wanted > limit:
+def text_part(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the language model's part of a config.json: its `text_config` if it has one, else all of it."""
+    return model.get("text_config") or model
+
+
+def context_window(model: Mapping[str, Any]) -> int | None:
+    """Return the longest sequence in tokens that a config.json names, also in its `text_config`; None if it names none.
+
+    Shared by `sdpo train`, which refuses a longer window, and `sdpo eval`, which fits its window to it.
+    """
+    window = text_part(model).get("max_position_embeddings")
+    return window if isinstance(window, int) else None
+
+
+def check_limits(config: RunConfig, model: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if the run asks for a longer window than the model has."""
+    limit, wanted = context_window(model), config.model.max_model_len_tokens
+    if limit is not None and wanted > limit:
         raise ConfigError(f"model.max_model_len_tokens={wanted}: allowed: at most {limit}, the model's window")
 
 
+def batched_tokens(config: RunConfig) -> int:
+    """Return the tokens of one forward pass in which every prompt fits whole."""
+    return max(MIN_BATCHED_TOKENS, config.model.max_model_len_tokens)
+
+
 def why_not_loadable() -> str:
-    """Why vLLM's build for CPUs cannot be loaded, as far as what it is linked to is missing; "" if nothing is."""
+    """Return which linked library is missing for vLLM's CPU build; "" if none is."""
     try:
         ctypes.CDLL("libnuma.so.1")
     except OSError as error:
@@ -61,20 +80,21 @@ def why_not_loadable() -> str:
 
 
 def check_libraries(config: RunConfig) -> None:
-    """Raises `InfrastructureError` where vLLM's build for CPUs lacks what it is linked to: vLLM would only warn, and
-    fail later for another reason.
+    """Raise `InfrastructureError` where a linked library of vLLM's CPU build is missing.
+
+    vLLM itself would only warn, and fail later with a misleading error.
     """
     if config.placement.rollout.num_gpus == 0 and (reason := why_not_loadable()):
         raise InfrastructureError(f"vLLM cannot be loaded: {reason}; install it: apt-get install libnuma1")
 
 
 def prepare_environment(config: RunConfig, scratch: Path, name: str) -> None:
-    """Set what vLLM and OpenMP read from the environment, for this process and the engine processes.
+    """Set the environment variables that vLLM and OpenMP read, for this process and the engine processes.
 
-    Without GPUs the engine core and the model share one process: one import of vllm less and no busy hop between
-    them. vLLM would bind the threads to cores that other processes use as well; here they float, and they sleep
-    instead of spinning while they wait. Sums are split by thread: their number is fixed. vLLM's warnings become lines
-    of the actor `name`.
+    Without GPUs the engine core and the model share one process, which saves an import of vllm and a busy loop between
+    two. vLLM would bind the threads to cores that other processes use as well; here they are not bound, and they sleep
+    while they wait. Their number is fixed, because sums are split by thread. vLLM's warnings become log lines of the
+    actor `name`.
     """
     logging_config = scratch / "logging.json"
     logging_config.write_text(json.dumps(library_config("vllm", name)))
@@ -95,33 +115,57 @@ def prepare_environment(config: RunConfig, scratch: Path, name: str) -> None:
 
 
 def transfer_backend(config: RunConfig) -> str:
-    """vLLM's name of the weight-transfer engine: ours ("shm") takes what Ray brought."""
+    """Return vLLM's name of the weight-transfer engine; "shm" is the one for weights that Ray has transported."""
     return "shm" if config.weights_backend == "ray" else config.weights_backend
 
 
-def engine_args(config: RunConfig) -> "AsyncEngineArgs":
-    """The engine's arguments. Imports vllm."""
+def plain_model_path(path: str, scratch: Path) -> str:
+    """Return a path to the model folder that vLLM can read: `path` itself, or a link to it in the folder `scratch`.
+
+    vLLM takes a path with `[`, `*` or `?` for a pattern, and one with `:` can name a file in a repository. Raises
+    `ConfigError` where `scratch`, which is below TMPDIR, is no plain path itself.
+    """
+    folder = str(Path(path).absolute())
+    if _PLAIN_PATH.fullmatch(folder):
+        return path
+    if not _PLAIN_PATH.fullmatch(str(scratch)):
+        raise ConfigError(
+            f"TMPDIR={scratch.parent}: allowed with model.path={path}: a folder with letters, digits and ._- only"
+        )
+    link = scratch / "weights"
+    link.symlink_to(folder, target_is_directory=True)
+    return str(link)
+
+
+def engine_args(config: RunConfig, model_path: str) -> "AsyncEngineArgs":
+    """Return the engine's arguments for the model at `model_path`, which `plain_model_path` returned. Imports vllm.
+
+    vLLM's name of the model, a label of its metrics, is the run's: Ray refuses labels that are not ASCII.
+    """
     from vllm import AsyncEngineArgs
     from vllm.config import WeightTransferConfig
 
     rollout = config.rollout
-    # a seeded request whose prefill is split kills vLLM's CPU engine: its generator would have to be wound back;
-    # elsewhere vLLM's own limit depends on the memory that it finds
+    # a seeded request whose prefill is split kills vLLM's CPU engine, which cannot rewind the generator;
+    # elsewhere vLLM's own limit depends on the free memory
     whole_prompts = config.placement.rollout.num_gpus == 0 or config.deterministic
     return AsyncEngineArgs(
-        model=config.model.path,
+        model=model_path,
+        served_model_name=config.name,
         dtype=config.model.dtype,
         max_model_len=config.model.max_model_len_tokens,
         max_logprobs=rollout.max_logprobs,
         logprobs_mode="processed_logprobs",
         max_num_seqs=rollout.max_num_seqs,
-        max_num_batched_tokens=max(MIN_BATCHED_TOKENS, config.model.max_model_len_tokens) if whole_prompts else None,
+        max_num_batched_tokens=batched_tokens(config) if whole_prompts else None,
         enable_chunked_prefill=False if whole_prompts else None,
         kv_cache_memory_bytes=None if rollout.kv_cache_gib is None else int(rollout.kv_cache_gib * GIB),
         enforce_eager=rollout.enforce_eager,
         tensor_parallel_size=config.placement.rollout.tensor_parallel,
-        enable_prefix_caching=not config.deterministic,  # what an earlier batch left behind must not be seen
-        async_scheduling=False if config.deterministic else None,  # it lets timing decide who shares a forward
+        enable_prefix_caching=not config.deterministic,  # the cache of an earlier batch would change the last bits
+        async_scheduling=False
+        if config.deterministic
+        else None,  # timing would decide which sequences share a forward pass
         seed=config.seed,
         weight_transfer_config=WeightTransferConfig(backend=transfer_backend(config)),
         worker_extension_cls=EXTENSION_CLASS,

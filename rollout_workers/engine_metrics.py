@@ -1,7 +1,7 @@
 """vLLM's own metrics through Ray, with the labels that all series of a run have.
 
-vLLM's logger for Prometheus takes the classes of its instruments from the class; these record with `ray.util.metrics`.
-(vLLM's own classes for Ray ask for all of Ray Serve.)
+vLLM's logger for Prometheus takes the classes of its instruments from class attributes; those here record with
+`ray.util.metrics`. (vLLM's own classes for Ray need all of Ray Serve.)
 """
 
 import re
@@ -20,7 +20,7 @@ DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 def stat_logger(run: str, actor: str) -> "type[PrometheusStatLogger]":
-    """vLLM's logger, whose series carry `run` and `actor` behind vLLM's labels. Imports vllm.
+    """Return vLLM's logger, whose series have the labels `run` and `actor` after vLLM's own. Imports vllm.
 
     Ray exports them as `ray_vllm_…`; vLLM documents them.
     """
@@ -42,7 +42,7 @@ def stat_logger(run: str, actor: str) -> "type[PrometheusStatLogger]":
 
 
 class Instrument:
-    """As one of prometheus_client: `labels` gives the instrument with these values, which `set`, `inc` or `observe`."""
+    """An instrument with the interface of prometheus_client: `labels(...)`, then `set`, `inc` or `observe`."""
 
     kind = "gauge"
     ours: tuple[str, str] = ("", "")
@@ -56,7 +56,7 @@ class Instrument:
         buckets: Sequence[float] = DEFAULT_BUCKETS,
         **_: Any,
     ) -> None:
-        """Further arguments concern several processes that write to one registry, which Ray's do not."""
+        """Further arguments, for several processes that write to one registry, are ignored."""
         self._names = tuple(labelnames or ())
         keys = (*self._names, *RUN_LABELS)
         clean = re.sub(r"[^a-zA-Z0-9_]", "_", name)
@@ -64,34 +64,36 @@ class Instrument:
         self._tags = dict(zip(RUN_LABELS, self.ours, strict=True))
 
     def labels(self, *values: object, **named: object) -> Self:
-        """The same instrument for these values of its labels."""
-        found = type(self).__new__(type(self))
-        found._names, found._metric = self._names, self._metric
+        """Return the same instrument for these label values, in ASCII: Ray ends the process for others."""
+        labelled = type(self).__new__(type(self))
+        labelled._names, labelled._metric = self._names, self._metric
         given = dict(zip(self._names, values, strict=False)) | named
-        found._tags = self._tags | {key: str(value) for key, value in given.items()}
-        return found
+        labelled._tags = self._tags | {
+            key: str(value).encode("ascii", "backslashreplace").decode() for key, value in given.items()
+        }
+        return labelled
 
     def set(self, value: float) -> None:
-        """A gauge's value."""
+        """Set a gauge."""
         self._metric.set(value, tags=self._tags)
 
     def set_to_current_time(self) -> None:
-        """A gauge's value, seconds since 1970."""
+        """Set a gauge to the seconds since 1970."""
         self.set(time.time())
 
     def inc(self, amount: float = 1.0) -> None:
-        """Count more; Ray refuses 0."""
+        """Increase a counter; an amount of 0, which Ray refuses, is skipped."""
         if amount > 0:
             self._metric.inc(amount, tags=self._tags)
 
     def observe(self, value: float) -> None:
-        """One more value of a histogram."""
+        """Add a value to a histogram."""
         self._metric.observe(value, tags=self._tags)
 
 
 @cache
 def _metric(kind: str, name: str, documentation: str, keys: tuple[str, ...], buckets: tuple[float, ...]) -> Any:
-    """Ray's instrument; a name has one in a process."""
+    """Return Ray's instrument of this name, one per process."""
     if kind == "histogram":
         return metrics.Histogram(name, documentation, boundaries=list(buckets), tag_keys=keys)
     return (metrics.Counter if kind == "counter" else metrics.Gauge)(name, documentation, tag_keys=keys)

@@ -1,4 +1,4 @@
-"""From vLLM's outputs to rollouts: sampling parameters on the way in, numpy arrays on the way out."""
+"""Conversion of requests to vLLM's sampling parameters, and of its outputs to rollouts of numpy arrays."""
 
 from typing import Any, Protocol
 
@@ -9,17 +9,27 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.sampling_params import SamplingParams as EngineSamplingParams
 
 from sdpo.errors import InfrastructureError
-from sdpo.types import FinishReason, Float32, GenerationRequest, Int32, Rollout, RolloutHeader, Segment, VersionSpan
+from sdpo.types import (
+    FinishReason,
+    Float32,
+    GenerationRequest,
+    Int32,
+    Rollout,
+    RolloutHeader,
+    Segment,
+    Version,
+    VersionSpan,
+)
 
 
 class Decoder(Protocol):
-    """The part of a tokenizer that headers need."""
+    """The part of a tokenizer that is needed for headers."""
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
 
 
 def engine_sampling(request: GenerationRequest, seed: int) -> EngineSamplingParams:
-    """vLLM's parameters for one sample; only the final output is wanted, and no text."""
+    """Return vLLM's parameters for one sample, with only the final output and no text."""
     sampling = request.sampling
     return EngineSamplingParams(
         temperature=sampling.temperature,
@@ -36,7 +46,7 @@ def engine_sampling(request: GenerationRequest, seed: int) -> EngineSamplingPara
 
 
 def probe_sampling() -> EngineSamplingParams:
-    """Parameters that score a prompt: the log-prob of every prompt token after the first, at temperature 1."""
+    """Return parameters that score a prompt: the log-prob of every prompt token after the first, at temperature 1."""
     return EngineSamplingParams(
         temperature=0.0,
         max_tokens=1,
@@ -48,7 +58,7 @@ def probe_sampling() -> EngineSamplingParams:
 
 
 def _rows(flat: FlatLogprobs, num_tokens: int, support_size: int) -> tuple[Int32, Float32]:
-    """ids and log-probs [T, 1 + K]: vLLM lists the sampled token first, then the K most likely, best first."""
+    """Return ids and log-probs [T, 1 + K]: the sampled token first, then the K most likely ones, best first."""
     width = support_size + 1
     if len(flat.logprobs) != num_tokens * width:
         raise InfrastructureError(
@@ -59,7 +69,7 @@ def _rows(flat: FlatLogprobs, num_tokens: int, support_size: int) -> tuple[Int32
 
 
 def probe_log_probs(output: RequestOutput) -> Float32:
-    """float32 [P-1]: the log-probs of prompt tokens 1..P-1."""
+    """Return the log-probs of prompt tokens 1..P-1, float32 [P-1]."""
     flat: Any = output.prompt_logprobs
     log_probs: Float32 = np.asarray(flat.logprobs, np.float32)[np.asarray(flat.start_indices[1:])]
     return log_probs
@@ -68,7 +78,7 @@ def probe_log_probs(output: RequestOutput) -> Float32:
 def to_rollout(
     request: GenerationRequest, sample_index: int, output: RequestOutput, decoder: Decoder
 ) -> tuple[RolloutHeader, Rollout]:
-    """The header and the arrays of one finished sample. Raises `InfrastructureError` if the engine aborted it."""
+    """Return header and arrays of one finished sample. Raises `InfrastructureError` if the engine aborted it."""
     completion = output.outputs[0]
     if completion.finish_reason not in ("stop", "length"):
         raise InfrastructureError(
@@ -78,7 +88,10 @@ def to_rollout(
     token_ids = np.asarray(completion.token_ids, np.int32)
     flat: Any = completion.logprobs
     ids, log_probs = _rows(flat, len(token_ids), request.support_size)
-    spans = tuple(VersionSpan(version=s.version, start=s.start, end=s.end) for s in completion.weight_versions or ())
+    spans = tuple(
+        VersionSpan(version=Version.parse(span.version), start=span.start, end=span.end)
+        for span in completion.weight_versions or ()
+    )
     segment = Segment(
         author="model",
         token_ids=token_ids,

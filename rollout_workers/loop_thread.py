@@ -1,7 +1,7 @@
-"""One event loop on a thread of its own.
+"""An event loop on a thread of its own.
 
 Ray runs each concurrency group of an async actor on its own event loop and thread, but vLLM's engine client belongs
-to one loop: every call crosses over to it.
+to one loop: every call has to run on that one.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """`await loop_thread.run(coroutine)` from any event loop; cancelling the await cancels the coroutine."""
+    """Runs coroutines of any event loop on its own loop."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -21,8 +21,10 @@ class LoopThread:
         self._thread.start()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return the coroutine's result; cancelling the wait cancels the coroutine."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     def stop(self) -> None:
+        """Stop the loop; wait up to 5 s for its thread to end."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)

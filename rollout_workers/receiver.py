@@ -1,8 +1,9 @@
 """One weight update of an engine: pause, weights, finish, resume, audit.
 
-Weights come as buckets that go through the shared-memory ring, or by a transfer of vLLM's own ("nccl", "ipc").
+Weights come as buckets through the shared-memory ring, or by vLLM's own transfer ("nccl", "ipc").
 
-Runs on the engine's event loop. Whoever calls it treats any exception as the end of the engine: it stays paused.
+Runs on the engine's event loop. After any exception the engine must not serve again; it stays paused,
+unless the audit failed, which comes last: samples are handed out only after the audit.
 """
 
 import asyncio
@@ -10,22 +11,22 @@ from dataclasses import asdict
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
 
 from rollout_workers.generation import probe_log_probs, probe_sampling
 from rollout_workers.ring import NUM_SLOTS, SharedRing
+from sdpo.config import RunConfig
 from sdpo.errors import WeightSyncError
 from sdpo.types import Float32, Int32, Version
-from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest
+from sdpo.weights import StreamTally, WeightAudit, WeightBucket, WeightManifest, audit_probe
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
 class EngineUpdate:
-    """An update in progress. At most `NUM_SLOTS` buckets are held, and the memory goes back when it ends."""
+    """An update in progress. It holds at most `NUM_SLOTS` buckets and releases their memory when it ends."""
 
     def __init__(self, engine: "AsyncLLM", version: Version, slot_bytes: int) -> None:
         self._engine = engine
@@ -35,12 +36,12 @@ class EngineUpdate:
         self._loading: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Freeze the running requests, drop every cached key and value, and open the model for loading."""
+        """Pause the running requests, drop every cached key and value, and prepare the model for loading."""
         await self._engine.pause_generation(mode="keep", clear_cache=True)
         await self._engine.start_weight_update()
 
     async def receive(self, bucket: WeightBucket) -> None:
-        """Check and copy one bucket while the engine still loads the one before; errors of that one surface here."""
+        """Check and copy one bucket while the engine still loads the one before, whose errors are raised here."""
         self._tally.add(bucket)
         if bucket.data.nbytes > self._ring.slot_bytes:
             await self._loaded()
@@ -51,30 +52,30 @@ class EngineUpdate:
         self._loading = asyncio.create_task(self._load(bucket, offset))
 
     async def join(self, init_info: dict[str, Any]) -> None:
-        """vLLM's own transfers: leave the group of an earlier handshake and answer this one."""
+        """Leave the transfer group of an earlier handshake of vLLM's own transfers and answer this one."""
         await self._engine.collective_rpc("leave_transfer_group")
         await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
     async def receive_announced(self, update_info: dict[str, Any]) -> None:
-        """vLLM's own transfers: take the tensors that `update_info` names, which come by vLLM's wire."""
+        """Receive the tensors that `update_info` names by vLLM's own transfer."""
         await self._engine.update_weights(WeightTransferUpdateRequest(update_info=update_info))
         named = (update_info["names"], update_info["dtype_names"], update_info["shapes"])
         for name, dtype, shape in zip(*named, strict=True):
             self._tally.announce(name, dtype, tuple(shape), prod(shape) * getattr(torch, dtype).itemsize)
 
-    async def finish(self, manifest: WeightManifest, tolerance: float) -> WeightAudit:
+    async def finish(self, manifest: WeightManifest, config: RunConfig) -> WeightAudit:
         """Complete the update, resume, and compare a probe's log-probs with the sender's."""
         await self._loaded()
         if manifest.version != self._version:
-            raise WeightSyncError(f"weights {manifest.version} were closed, the update began as {self._version}")
+            raise WeightSyncError(f"the manifest is of weights {manifest.version}, the update began as {self._version}")
         self._tally.check(manifest)
         await self._engine.finish_weight_update(weight_version=str(self._version))
         self._ring.close()
         await self._engine.resume_generation()
-        return self._audit(manifest, await self._score(manifest.probe_ids), tolerance)
+        return audit_probe(manifest, await self._score(manifest.probe_ids), config)
 
     async def abandon(self) -> None:
-        """Let go of the ring after a failure."""
+        """Release the ring after a failure."""
         if self._loading is not None:
             self._loading.cancel()
         self._ring.close()
@@ -94,20 +95,3 @@ class EngineUpdate:
         prompt = {"prompt_token_ids": probe_ids.tolist()}
         outputs = [o async for o in self._engine.generate(prompt, probe_sampling(), request_id)]
         return probe_log_probs(outputs[-1])
-
-    def _audit(self, manifest: WeightManifest, got: Float32, tolerance: float) -> WeightAudit:
-        if got.shape != manifest.probe_log_probs.shape:
-            raise WeightSyncError(
-                f"weights {self._version}: the probe has {len(got)} log-probs, the sender sent "
-                f"{len(manifest.probe_log_probs)}"
-            )
-        differences = np.abs(got - manifest.probe_log_probs)
-        largest, mean = float(differences.max()), float(differences.mean())
-        if not largest <= tolerance:  # a NaN fails as well
-            raise WeightSyncError(
-                f"weights {self._version}: the probe's log-probs differ by {largest:.4g}; "
-                f"allowed: weights.audit_tolerance={tolerance}"
-            )
-        return WeightAudit(
-            version=self._version, num_bytes=self._tally.num_bytes, max_abs_diff=largest, mean_abs_diff=mean
-        )

@@ -1,8 +1,8 @@
-"""A whole batch of requests handed to the engine at once, in the order in which it is given.
+"""Submits a whole batch of requests to the engine, in the given order.
 
-The engine's results depend, in their last bits, on which sequences share a forward. While it is paused it takes
-requests and starts none of them; when it goes on, its queue is the batch in order, whatever the timing. Nothing else
-may run on the engine meanwhile.
+The engine's results depend, in their last bits, on which sequences share a forward pass. While it is paused it accepts
+requests and starts none of them; when it resumes, its queue is the batch in order, independent of timing. No other
+request may run on the engine meanwhile.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Submitted:
-    """One sample that the engine has taken. `output` is its end."""
+    """One sample that the engine has accepted."""
 
     def __init__(self, engine: "AsyncLLM", request: GenerationRequest, sample_index: int, collector: Any) -> None:
         self.request, self.sample_index = request, sample_index
         self._engine, self._collector = engine, collector
 
     async def output(self) -> "RequestOutput":
-        """The finished sample. Cancelling the wait ends the sample in the engine, too."""
+        """Return the finished sample. Cancelling the wait aborts the sample in the engine."""
         finished = False
         try:
             output: RequestOutput = await self._collector.get()
@@ -36,9 +36,9 @@ class Submitted:
 
 
 async def submit(engine: "AsyncLLM", requests: Sequence[GenerationRequest], prefix: str) -> list[Submitted]:
-    """Queue every sample of every request while the engine is paused, then let it go on.
+    """Queue every sample of every request while the engine is paused, then resume it.
 
-    `prefix` keeps the engine's names of the samples apart from those of other batches.
+    `prefix`: begins the engine's names of the samples, which must differ from those of other batches.
     """
     await engine.pause_generation(mode="keep", clear_cache=False)
     try:
@@ -46,7 +46,7 @@ async def submit(engine: "AsyncLLM", requests: Sequence[GenerationRequest], pref
         for number, request in enumerate(requests):
             prompt: Any = {"prompt_token_ids": request.prompt_ids.tolist()}
             for index, seed in zip(request.sample_indices, request.seeds, strict=True):
-                # one at a time: the engine's queue has the order in which the awaits end
+                # one at a time: the engine's queue has the order in which the calls return
                 name = f"{prefix}/{number}/{index}"
                 collector = await engine.add_request(name, prompt, engine_sampling(request, seed))
                 submitted.append(Submitted(engine, request, index, collector))

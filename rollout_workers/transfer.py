@@ -1,4 +1,4 @@
-"""Our weight-transfer engine inside vLLM's processes: reads buckets from the shared-memory ring.
+"""A weight-transfer engine for vLLM's processes, which reads buckets from the shared-memory ring.
 
 vLLM imports this module in each of its worker processes because `worker_extension_cls` names a class of it; the import
 registers the engine under the name "shm". It follows the protocol of vLLM's own engines: start, update for every
@@ -20,7 +20,7 @@ BACKEND = "shm"
 
 @dataclass
 class ShmInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
-    """Nothing has to be agreed on beforehand: every update says where its bytes lie."""
+    """Empty: every update names the location of its bytes."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
     _ring_inode: int | None = None
 
     def init_transfer_engine(self, init_info: ShmInitInfo) -> None:
-        """Nothing to prepare."""
+        """Do nothing: no handshake is needed."""
 
     def start_weight_update(self) -> None:
         """Put the model's layers into the state in which checkpoint weights can be loaded."""
@@ -55,14 +55,14 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
         self.model.load_weights(self._tensors(ring, update_info))
 
     def finish_weight_update(self) -> None:
-        """Complete the layers and let go of the ring."""
+        """Complete the layers and unmap the ring."""
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             _repack_heads(self.model)
         self._unmap()
 
     def shutdown(self) -> None:
-        """Let go of the ring."""
+        """Unmap the ring."""
         self._unmap()
 
     def _tensors(self, ring: mmap.mmap, info: ShmUpdateInfo) -> Iterator[tuple[str, torch.Tensor]]:
@@ -80,13 +80,14 @@ class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
         return self._ring
 
     def _unmap(self) -> None:
-        # the mapping goes with its last reference, which a view of it may still hold
+        # the mapping ends with its last reference, which may be a view of it
         self._ring, self._ring_inode = None, None
 
 
 def _repack_heads(model: torch.nn.Module) -> None:
-    """vLLM computes with packed copies on CPU. A head that shares the embedding's weight receives none of its own in a
-    reload, so that vLLM leaves its packed copy as it was.
+    """Pack the weights of output heads again, because vLLM computes with packed copies on CPU.
+
+    A head that shares the embedding's weight receives none of its own in a reload, so vLLM would keep its old copy.
     """
     for layer in model.modules():
         if isinstance(layer, ParallelLMHead):
@@ -102,6 +103,6 @@ class EngineExtension:
     weight_transfer_engine: WeightTransferEngine | None
 
     def leave_transfer_group(self) -> None:
-        """Let go of what an earlier handshake opened. vLLM's own call refuses to during an update."""
+        """Close the group of an earlier handshake. vLLM's own call refuses to do so during an update."""
         if self.weight_transfer_engine is not None:
             self.weight_transfer_engine.shutdown()

@@ -1,4 +1,4 @@
-"""The next turn of an attempt: its prompt is every token so far, and it ends as one rollout of all segments."""
+"""The next turn of an attempt: its prompt is all tokens so far, its result one rollout of all segments."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from sdpo.types import GenerationRequest, Rollout, RolloutHeader, Segment, TurnR
 
 
 def turn_prompt(turn: TurnRequest, previous: Rollout) -> GenerationRequest:
-    """The model's turn as a request of one sample: nothing is decoded, no token of `previous` is made anew."""
+    """Return the model's turn as a request of one sample, whose prompt has exactly the token ids of `previous`."""
     prompt_ids = np.concatenate([previous.prompt_ids, previous.response_ids, turn.observation_ids])
     return GenerationRequest(
         task_id=turn.task_id,
@@ -20,10 +20,10 @@ def turn_prompt(turn: TurnRequest, previous: Rollout) -> GenerationRequest:
     )
 
 
-def joined(
+def merge_turn(
     turn: TurnRequest, previous: Rollout, header: RolloutHeader, sampled: Rollout
 ) -> tuple[RolloutHeader, Rollout]:
-    """`previous`, the environment's tokens and the turn that was `sampled` after them, as one attempt."""
+    """Return `previous`, the environment's tokens and the turn `sampled` after them as one attempt."""
     environment = Segment(author="environment", token_ids=turn.observation_ids)
     segments = (*previous.segments, environment, *sampled.segments)
     rollout = replace(sampled, prompt_ids=previous.prompt_ids, segments=segments)

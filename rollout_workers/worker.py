@@ -20,11 +20,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import ray
 
-from rollout_workers.engine import check_libraries, check_limits, check_model_folder, engine_args, prepare_environment
+from rollout_workers.engine import (
+    check_libraries,
+    check_limits,
+    check_model_folder,
+    engine_args,
+    plain_model_path,
+    prepare_environment,
+)
 from rollout_workers.engine_metrics import stat_logger
-from rollout_workers.guardian import Guardian
 from rollout_workers.loop_thread import LoopThread
-from rollout_workers.turns import joined, turn_prompt
+from rollout_workers.process_reaper import ProcessReaper
+from rollout_workers.turns import merge_turn, turn_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError, PromptTooLong, StageTimeout, WeightSyncError
 from sdpo.logs import set_up_logging
@@ -35,6 +42,7 @@ from sdpo.types import GenerationRequest, Rollout, RolloutHeader, SamplingParams
 from sdpo.weights import WeightAudit, WeightBucket, WeightManifest
 
 if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from rollout_workers.receiver import EngineUpdate
@@ -53,7 +61,7 @@ def _grouped(group: str, **options: Any) -> Callable[[F], F]:
 
 
 class State(StrEnum):
-    """A worker serves in `SERVING` only; requests that arrive in `UPDATING` wait; `BROKEN` is final."""
+    """A worker serves in state `SERVING` only; requests that arrive in `UPDATING` wait; `BROKEN` is final."""
 
     NEW = "new"
     SERVING = "serving"
@@ -64,7 +72,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What a started worker is. pids: the engine's processes, all of which end with the actor."""
+    """Facts of a started worker. pids: the engine's processes, all of which end with the actor."""
 
     name: str
     max_model_len_tokens: int
@@ -74,7 +82,7 @@ class EngineInfo:
 
 
 class RolloutWorker:
-    """Samples attempts, and takes new weights between or during them (`sdpo.weights.WeightReceiver`, as a Ray actor).
+    """Samples attempts, and takes new weights between or during them, see `sdpo.weights`.
 
     After a failed update the worker is broken for good: every call but `health` and `close` raises.
     """
@@ -94,11 +102,11 @@ class RolloutWorker:
         self._settled = asyncio.Event()
         self._engine: AsyncLLM | None = None
         self._update: EngineUpdate | None = None
-        self._guardian: Guardian | None = None
+        self._reaper: ProcessReaper | None = None
         self._decoder: Any = None
 
     def __repr__(self) -> str:
-        """`rollout-0 v1.3 generating 64`; the name alone until it is started: Ray's logs and lists keep that one."""
+        """Return `rollout-0 v1.3 generating 64`; before the start only the name, which Ray keeps for its logs."""
         if self._state is State.NEW:
             return self.name
         serving = f"generating {self._num_running}" if self._num_running else "idle"
@@ -106,7 +114,7 @@ class RolloutWorker:
 
     @_grouped("control")
     async def start(self, version: Version = Version(incarnation=0, batch=0)) -> EngineInfo:  # noqa: B008
-        """Load the model of the config as `version`.
+        """Load the config's model as `version`.
 
         Raises `ModelError` or `ConfigError` for a model that cannot be loaded, `StageTimeout` past `deadlines.start_s`.
         """
@@ -118,95 +126,90 @@ class RolloutWorker:
         check_limits(self._config, check_model_folder(Path(self._config.model.path)))
         await self._deadline("start", self._config.deadlines.start_s, self._start_engine(version))
         self._state = State.SERVING
-        assert self._guardian is not None
-        self._guardian.remember_segments()
+        assert self._reaper is not None
+        self._reaper.remember_segments()
         model = self._running_engine().model_config
         return EngineInfo(
             name=self.name,
             max_model_len_tokens=model.max_model_len,
             vocab_size=model.get_vocab_size(),
-            pids=self._guardian.pids(),
+            pids=self._reaper.pids(),
             start_s=time.monotonic() - started_s,
         )
 
     @_grouped("generate", num_returns="streaming")
     async def generate(self, request: GenerationRequest) -> AsyncIterator[RolloutHeader | Rollout]:
-        """For every sample, as it ends: its `RolloutHeader`, then its `Rollout`.
+        """Yield for every sample, as it finishes, its `RolloutHeader` and then its `Rollout`.
 
-        Samples that end during a weight update are handed out after its audit. Raises `PromptTooLong` (nothing is cut),
-        `WeightSyncError` on a broken worker, `StageTimeout` if no sample ends within `deadlines.generate_s`.
+        Samples that finish during a weight update are yielded after its audit. Raises `PromptTooLong` (nothing is cut),
+        `WeightSyncError` on a broken worker, `StageTimeout` if none finishes within `deadlines.generate_s`.
         """
         self._check_request(request)
-        pending = {
-            asyncio.ensure_future(self._thread.run(self._sample(request, index, seed)))
-            for index, seed in zip(request.sample_indices, request.seeds, strict=True)
-        }
-        async for item in self._as_they_end(pending, f"a sample of task {request.task_id}"):
+        numbers = zip(request.sample_indices, request.seeds, strict=True)
+        samples = [self._sample(request, index, seed) for index, seed in numbers]
+        async for item in self._as_they_finish(samples, f"a sample of task {request.task_id}"):
             yield item
 
     @_grouped("generate", num_returns="streaming")
     async def extend(self, turn: TurnRequest, previous: Rollout) -> AsyncIterator[RolloutHeader | Rollout]:
-        """The model's next turn of an attempt: the header, then the rollout, of the whole attempt.
+        """Sample the model's next turn; yield the header, then the rollout, of the whole attempt.
 
         Raises as `generate`.
         """
         request = turn_prompt(turn, previous)
         self._check_request(request)
-        pending = {asyncio.ensure_future(self._thread.run(self._next_turn(turn, previous, request)))}
-        async for item in self._as_they_end(pending, f"a turn of task {turn.task_id}"):
+        async for item in self._as_they_finish(
+            [self._next_turn(turn, previous, request)], f"a turn of task {turn.task_id}"
+        ):
             yield item
 
     @_grouped("generate", num_returns="streaming")
     async def generate_batch(self, requests: Sequence[GenerationRequest]) -> AsyncIterator[RolloutHeader | Rollout]:
-        """As `generate`, for all samples of `requests` at once: the engine is paused until it holds the whole batch.
+        """As `generate`, for all samples of `requests`: the engine is paused until it has received the whole batch.
 
-        On an engine that does nothing else meanwhile the samples are a function of its weights and of `requests`,
-        order included, to the last bit. Raises as `generate`.
+        On an engine that serves no other request meanwhile, the samples are a function of its weights and of
+        `requests` in their order, to the last bit. Raises as `generate`.
         """
         for request in requests:
             self._check_request(request)
-        submitted = await self._deadline(
-            "taking a batch", self._config.deadlines.generate_s, self._submit(tuple(requests))
-        )
-        pending = {asyncio.ensure_future(self._thread.run(self._collect(sample))) for sample in submitted}
-        async for item in self._as_they_end(pending, "a sample of a batch"):
+        timeout_s = self._config.deadlines.generate_s
+        submitted = await self._deadline("taking a batch", timeout_s, self._submit(tuple(requests)))
+        samples = [self._finish(s.request, s.sample_index, s.output()) for s in submitted]
+        async for item in self._as_they_finish(samples, "a sample of a batch"):
             yield item
 
     @_grouped("control")
     async def begin_update(self, version: Version) -> None:
-        """Pause the engine and open it for the weights of `version`. Running requests stay, and go on afterwards."""
+        """Pause the engine and prepare it for the weights of `version`. Running requests continue afterwards."""
         await self._step("begin_update", State.SERVING, functools.partial(self._begin_update, version))
 
     @_grouped("control")
     async def receive_bucket(self, bucket: WeightBucket) -> None:
-        """Check one bucket and hand it to the engine."""
+        """Check one bucket and load it into the engine."""
         await self._step("receive_bucket", State.UPDATING, lambda: self._running_update().receive(bucket))
 
     @_grouped("control")
     async def finish_update(self, manifest: WeightManifest) -> WeightAudit:
-        """Close the update, resume, and audit it with the manifest's probe; then the worker serves again."""
+        """Complete the update, resume, and audit it with the manifest's probe; then the worker serves again."""
         return await self._step("finish_update", State.UPDATING, functools.partial(self._finish_update, manifest))
 
     @_grouped("control")
     async def init_transfer(self, init_info: dict[str, Any]) -> None:
-        """vLLM's own backends (`nccl`, `ipc`): the handshake that vLLM's trainer side asks for, after `begin_update`.
+        """Do the handshake of vLLM's own backends (`nccl`, `ipc`) with vLLM's trainer side, after `begin_update`.
 
-        Needed once for a set of receivers; another one replaces it.
+        It is needed once for a set of receivers; a new one replaces it.
         """
         await self._step("init_transfer", State.UPDATING, lambda: self._running_update().join(init_info))
 
     @_grouped("control")
     async def update_from_transfer(self, update_info: dict[str, Any]) -> None:
-        """vLLM's own backends: between `begin_update` and `finish_update`, receive what `update_info` announces."""
-
-        def receive() -> Coroutine[Any, Any, None]:
-            return self._running_update().receive_announced(update_info)
-
-        await self._step("update_from_transfer", State.UPDATING, receive)
+        """Receive the tensors that `update_info` names by vLLM's own backends, within an update."""
+        stage = "update_from_transfer"
+        await self._step(stage, State.UPDATING, lambda: self._running_update().receive_announced(update_info))
 
     @_grouped("health")
     async def health(self) -> dict[str, Any]:
-        """name, pid, state, alive (the engine's processes), version, running (samples), failure (why not serving)."""
+        """Return name, pid, state, alive (the engine), version, running (samples), failure (why it does not serve)."""
         engine = self._engine
         alive = engine is not None and not engine.errored
         return {
@@ -221,26 +224,26 @@ class RolloutWorker:
 
     @_grouped("health")
     async def memory(self) -> dict[str, int]:
-        """Resident `bytes` of this process and the engine's."""
+        """Return the resident `bytes` of this process and the engine's."""
         return {"bytes": await asyncio.to_thread(resident_bytes)}
 
     @_grouped("control")
     async def close(self) -> None:
-        """End the engine and its processes. The worker cannot be started again."""
+        """End the engine and its processes. A closed worker cannot be started again."""
         if self._state is State.CLOSED:
             return
         self._state, self._failure = State.CLOSED, "closed"
         if self._engine is not None:
             await self._thread.run(self._shut_down())
-        if self._guardian is not None:
-            self._guardian.release()
+        if self._reaper is not None:
+            self._reaper.release()
         self._thread.stop()
 
-    # ---- on the engine's event loop
+    # ---- runs on the engine's event loop
 
     async def _start_engine(self, version: Version) -> None:
         scratch = Path(tempfile.mkdtemp(prefix="sdpo-rollout-"))
-        self._guardian = Guardian(scratch)
+        self._reaper = ProcessReaper(scratch)
         prepare_environment(self._config, scratch, self.name)
         from transformers import AutoTokenizer
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -248,20 +251,21 @@ class RolloutWorker:
         import rollout_workers.transfer  # noqa: F401  (registers our weight-transfer engine here as well)
 
         self._decoder = AutoTokenizer.from_pretrained(self._config.model.path)
-        self._engine = AsyncLLM.from_engine_args(engine_args(self._config), stat_loggers=self._stat_loggers())
+        arguments = engine_args(self._config, plain_model_path(self._config.model.path, scratch))
+        self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=self._stat_loggers())
         await self._engine.update_weight_version(str(version))
         self._version = str(version)
         await self._warm_up(self._engine)
         self._settled.set()
 
     def _stat_loggers(self) -> list[Any]:
-        """vLLM's metrics go to Prometheus where this is an actor."""
+        """Send vLLM's metrics to Prometheus where this is an actor."""
         if not ray.is_initialized():
             return []
         return [stat_logger(ray.get_runtime_context().namespace, self.name)]
 
     async def _warm_up(self, engine: "AsyncLLM") -> None:
-        """The first sample pays for kernels that are compiled on use, and shows that the engine works."""
+        """Sample once: it compiles kernels that are compiled on first use, and shows that the engine works."""
         from rollout_workers.generation import engine_sampling
 
         request = GenerationRequest(
@@ -277,22 +281,23 @@ class RolloutWorker:
             pass
 
     async def _sample(self, request: GenerationRequest, index: int, seed: int) -> tuple[RolloutHeader, Rollout]:
-        from rollout_workers.generation import engine_sampling, to_rollout
+        from rollout_workers.generation import engine_sampling
 
         engine = self._running_engine()
         self._num_requests += 1
         request_id = f"{request.task_id}/{index}/{self._num_requests}"
         prompt: Any = {"prompt_token_ids": request.prompt_ids.tolist()}
-        with self._counted(request, index):
+
+        async def output() -> "RequestOutput":
             outputs = [o async for o in engine.generate(prompt, engine_sampling(request, seed), request_id)]
-        await self._settled.wait()
-        self._require_usable()
-        return to_rollout(request, index, outputs[-1], self._decoder)
+            return outputs[-1]
+
+        return await self._finish(request, index, output())
 
     async def _next_turn(
         self, turn: TurnRequest, previous: Rollout, request: GenerationRequest
     ) -> tuple[RolloutHeader, Rollout]:
-        return joined(turn, previous, *await self._sample(request, turn.sample_index, turn.seed))
+        return merge_turn(turn, previous, *await self._sample(request, turn.sample_index, turn.seed))
 
     async def _submit(self, requests: Sequence[GenerationRequest]) -> "list[Submitted]":
         from rollout_workers.submission import submit
@@ -302,14 +307,17 @@ class RolloutWorker:
         self._num_requests += 1
         return await submit(self._running_engine(), requests, f"batch-{self._num_requests}")
 
-    async def _collect(self, sample: "Submitted") -> tuple[RolloutHeader, Rollout]:
+    async def _finish(
+        self, request: GenerationRequest, sample_index: int, output: "Coroutine[Any, Any, RequestOutput]"
+    ) -> tuple[RolloutHeader, Rollout]:
+        """Wait for a sample's output, and for the end of an update that is under way."""
         from rollout_workers.generation import to_rollout
 
-        with self._counted(sample.request, sample.sample_index):
-            output = await sample.output()
+        with self._counted(request, sample_index):
+            finished = await output
         await self._settled.wait()
         self._require_usable()
-        return to_rollout(sample.request, sample.sample_index, output, self._decoder)
+        return to_rollout(request, sample_index, finished, self._decoder)
 
     async def _begin_update(self, version: Version) -> None:
         from rollout_workers.receiver import EngineUpdate
@@ -320,17 +328,17 @@ class RolloutWorker:
         await self._update.begin()
 
     async def _finish_update(self, manifest: WeightManifest) -> WeightAudit:
-        audit = await self._running_update().finish(manifest, self._config.weights.audit_tolerance)
-        log.info("took the weights of v%s, %d bytes", self._version, audit.num_bytes)
+        audit = await self._running_update().finish(manifest, self._config)
+        log.info("loaded the weights of v%s, %d bytes", self._version, audit.num_bytes)
         self._update = None
         self._state = State.SERVING
         self._settled.set()
         return audit
 
     async def _break(self, failure: str) -> None:
-        """Never serve again: waiting samples fail, and the engine is paused."""
+        """Stop serving for good: waiting samples fail, and the engine is paused."""
         self._state, self._failure = State.BROKEN, failure
-        log.error("broken, it serves no more: %s", failure)
+        log.error("broken, serves no more requests: %s", failure)
         if self._update is not None:
             await self._update.abandon()
             self._update = None
@@ -343,28 +351,29 @@ class RolloutWorker:
         self._settled.set()
         self._running_engine().shutdown()
 
-    # ---- shared
+    # ---- runs on any thread
 
     @contextmanager
     def _counted(self, request: GenerationRequest, sample_index: int) -> Iterator[None]:
-        """One sample that runs in the engine; the engine's own errors become `InfrastructureError`."""
+        """Count a sample that runs in the engine; turn the engine's own errors into `InfrastructureError`."""
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        began_s, about = time.monotonic(), {"task": request.task_id}
+        began_s, log_context = time.monotonic(), {"task": request.task_id}
         self._num_running += 1
         try:
             yield
-            log.info("sample %d took %.3f s", sample_index, time.monotonic() - began_s, extra=about)
+            log.info("sample %d took %.3f s", sample_index, time.monotonic() - began_s, extra=log_context)
         except (EngineDeadError, EngineGenerateError) as error:
             raise InfrastructureError(f"{self.name}: the engine failed on task {request.task_id}: {error}") from error
         finally:
             self._num_running -= 1
 
-    async def _as_they_end(
-        self, pending: "set[asyncio.Task[tuple[RolloutHeader, Rollout]]]", stage: str
+    async def _as_they_finish(
+        self, samples: "Sequence[Coroutine[Any, Any, tuple[RolloutHeader, Rollout]]]", stage: str
     ) -> AsyncIterator[RolloutHeader | Rollout]:
-        """Header and rollout of each sample as it ends; the deadline holds for each next one."""
+        """Yield header and rollout of each sample as it finishes; the deadline holds for each next one."""
         timeout_s = self._config.deadlines.generate_s
+        pending = {asyncio.ensure_future(self._thread.run(sample)) for sample in samples}
         try:
             while pending:
                 done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -379,13 +388,13 @@ class RolloutWorker:
                 task.cancel()
 
     async def _step(self, stage: str, expected: State, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """One step of an update. Any failure makes the worker broken and reaches the caller as `WeightSyncError`."""
+        """Run one step of an update. Any failure breaks the worker and is raised as `WeightSyncError`."""
         self._require_usable()
         try:
             if self._state is not expected:
                 raise WeightSyncError(f"{stage} came while the worker is {self._state}, not {expected}")
             return await self._deadline(stage, self._config.deadlines.weights_s, work())
-        except Exception as error:  # whatever it was, the weights in the engine are unknown now
+        except Exception as error:  # after any error the weights in the engine are unknown
             await self._deadline("break", self._config.deadlines.weights_s, self._break(f"{stage}: {error}"))
             raise WeightSyncError(f"{self.name}: {error}") from error
 
@@ -412,10 +421,10 @@ class RolloutWorker:
 
     def _check_request(self, request: GenerationRequest) -> None:
         self._require_usable()
-        room = self._config.model.max_model_len_tokens - request.sampling.max_tokens
-        if len(request.prompt_ids) > room:
+        limit = self._config.model.max_model_len_tokens - request.sampling.max_tokens
+        if len(request.prompt_ids) > limit:
             raise PromptTooLong(
-                f"task {request.task_id}: its prompt has {len(request.prompt_ids)} tokens; allowed: at most {room} "
+                f"task {request.task_id}: its prompt has {len(request.prompt_ids)} tokens; allowed: at most {limit} "
                 f"(model.max_model_len_tokens - the response's {request.sampling.max_tokens})"
             )
         if request.support_size > self._config.rollout.max_logprobs:

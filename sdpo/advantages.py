@@ -16,7 +16,7 @@ Float = TypeVar("Float", bound=np.floating)
 
 
 def group_relative_advantages(rewards: Sequence[float]) -> Float32:
-    """Reward minus the mean reward of the group, float32 [G]. Not divided by the standard deviation.
+    """Return the reward minus the mean reward of the group, float32 [G]. Not divided by the standard deviation.
 
     Raises `ValueError` for an empty group or a reward that is not finite.
     """
@@ -33,7 +33,8 @@ def sequence_advantages(
     model_mask_T: NDArray[np.bool_],
     advantage_clip: float | None,
 ) -> NDArray[Float]:
-    """Mean of log q - log pi_old over the tokens that the model wrote, on each token of the response: [T], dtype kept.
+    """Return the mean of log q - log pi_old over the tokens that the model wrote, on each token of the response: [T],
+    dtype kept.
 
     Log-probs are of the sampled tokens; each token's difference is bounded by `advantage_clip` before the mean.
     Raises `ValueError` if the model wrote nothing.
@@ -44,9 +45,3 @@ def sequence_advantages(
     if advantage_clip is not None:
         gaps = gaps.clip(-advantage_clip, advantage_clip)
     return np.full(len(model_mask_T), gaps.mean(), teacher_log_probs_T.dtype)
-
-
-def mixed_advantages(group_relative: float, distilled_T: NDArray[Float], grpo_weight: float) -> NDArray[Float]:
-    """lambda A_GRPO + (1 - lambda) A_SDPO of each token of one response: [T], dtype kept (paper, eq. 3)."""
-    mixed: NDArray[Float] = (grpo_weight * group_relative + (1.0 - grpo_weight) * distilled_T).astype(distilled_T.dtype)
-    return mixed

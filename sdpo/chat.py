@@ -8,10 +8,11 @@ import numpy as np
 
 from sdpo.cutting import cut, largest_fitting
 from sdpo.errors import ModelError
+from sdpo.thinking import OPEN, ends_in_thinking
 from sdpo.types import Int32, Message
 
 ASSISTANT_MARK = "\n\n[assistant]\n"
-"""Where, in a conversation in words, the model speaks again."""
+"""Where, in a conversation as text, the model writes again."""
 
 
 class ChatTokenizer(Protocol):
@@ -28,8 +29,14 @@ class ChatTokenizer(Protocol):
 
 
 def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message], *, enable_thinking: bool = False) -> Int32:
-    """Prompt tokens int32 [P] that end with the assistant header."""
-    return _encode(tokenizer, _render(tokenizer, messages, enable_thinking))
+    """Return the prompt tokens int32 [P] that end with the assistant header.
+
+    Raises `ModelError` if the template refuses the messages, or makes nothing of them.
+    """
+    ids = _encode(tokenizer, _accepted(tokenizer, messages, enable_thinking))
+    if not len(ids):
+        raise ModelError("the model's chat template makes an empty prompt of the messages")
+    return ids
 
 
 def render_turn(
@@ -40,7 +47,8 @@ def render_turn(
     stop_id: int,
     enable_thinking: bool = False,
 ) -> Int32:
-    """int32 [E]: what the environment writes after a turn of the model, up to and with the next assistant header.
+    """Return int32 [E]: what the environment writes after a turn of the model, up to and with the next assistant
+    header.
 
     `messages` is what the model was asked, `stop_id` the token with which it ended its turn: the template writes it,
     too, and it is left out here. Control tokens that the observation spells out are broken up. Raises `ModelError` if
@@ -62,7 +70,7 @@ def fit_turn(
     stop_id: int,
     enable_thinking: bool = False,
 ) -> tuple[Int32, tuple[Message, ...]] | None:
-    """`render_turn` within `max_tokens`, and the observation as it is shown: of long ones head and tail.
+    """Return `render_turn` within `max_tokens`, and the observation as it is shown: of long ones head and tail.
 
     None where not even the template's own tokens fit. Raises as `render_turn`.
     """
@@ -82,15 +90,39 @@ def fit_turn(
 
 
 def check_turns(tokenizer: ChatTokenizer, role: Literal["user", "tool"], *, enable_thinking: bool = False) -> None:
-    """Raises `ModelError` if the chat template has no place for observations of `role` after the model's turns."""
+    """Raises `ModelError` if the chat template cannot show observations of `role` after the model's turns."""
     probe = Message(role=role, content="probe of an observation")
     text = _continuation(tokenizer, [Message(role="user", content="?")], [probe], enable_thinking)
     if probe.content not in text:
-        raise _no_place_for([probe], "it leaves out what the message says")
+        raise _cannot_show([probe], "it leaves out what the message says")
+
+
+def opens_thinking(
+    tokenizer: ChatTokenizer,
+    messages: Sequence[Message],
+    observation: Sequence[Message] = (),
+    *,
+    enable_thinking: bool = False,
+) -> bool:
+    """Whether the prompt of the model's next turn ends inside a thinking block, so that its reply begins in one.
+
+    `observation` is what the model read after its own turn; without one the turn is the first. What the messages
+    themselves say of `<think>` does not count: only what the template writes after them.
+    """
+    turns = [*messages]
+    if observation:
+        turns += [Message(role="assistant", content=_sentinel(messages)), *observation]
+    text = _accepted(tokenizer, turns, enable_thinking)
+    if not ends_in_thinking(text):
+        return False
+    before = _accepted(tokenizer, turns, enable_thinking, add_generation_prompt=False)
+    if before != text and text.startswith(before):
+        return ends_in_thinking(text[len(before) :])
+    return text.rstrip().endswith(OPEN)
 
 
 def in_words(transcript: str, observation: Sequence[Message]) -> str:
-    """The conversation so far and an observation, ready for the model's next words.
+    """Return the conversation so far and an observation, ready for the model's next words.
 
     The form of `RolloutHeader.text` after several turns: the model's first words, then for each message of an
     observation its role in brackets on a line of its own and what it says, then `[assistant]` and the model's next
@@ -108,7 +140,7 @@ def inert(text: str, tokenizer: ChatTokenizer) -> str:
 
 
 def last_user_turn(messages: Sequence[Message]) -> int:
-    """Position of the user's last message. Raises `ValueError` if the user says nothing."""
+    """Return the position of the user's last message. Raises `ValueError` if the user says nothing."""
     turns = [i for i, message in enumerate(messages) if message.role == "user"]
     if not turns:
         raise ValueError("none of the messages is the user's")
@@ -118,26 +150,45 @@ def last_user_turn(messages: Sequence[Message]) -> int:
 def _continuation(
     tokenizer: ChatTokenizer, messages: Sequence[Message], observation: Sequence[Message], enable_thinking: bool
 ) -> str:
-    """What the template writes after the words of an assistant's turn that an observation follows."""
-    said = "".join(m.content for m in [*messages, *observation])
-    sentinel = next(name for n in range(len(said) + 1) if (name := f"turn{n}sentinel") not in said)
+    """Return what the template writes after the words of an assistant's turn that an observation follows."""
+    sentinel = _sentinel([*messages, *observation])
     turn = Message(role="assistant", content=sentinel)
     shown = [replace(m, content=inert(m.content, tokenizer)) for m in observation]
     try:
         text = _render(tokenizer, [*messages, turn, *shown], enable_thinking)
     except Exception as error:  # whatever a template raises: Jinja's errors, or its own
-        raise _no_place_for(observation, " ".join(str(error).split())) from None
+        raise _cannot_show(observation, " ".join(str(error).split())) from None
     _, found, after = text.partition(sentinel)
     if not found or sentinel in after:
-        raise _no_place_for(observation, "it does not show once what the assistant said before")
+        raise _cannot_show(observation, "it does not show once what the assistant said before")
     return after
 
 
-def _render(tokenizer: ChatTokenizer, messages: Sequence[Message], enable_thinking: bool) -> str:
+def _accepted(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], enable_thinking: bool, *, add_generation_prompt: bool = True
+) -> str:
+    """Render messages. Raises `ModelError` for whatever the template raises: Jinja's errors, or its own."""
+    try:
+        return _render(tokenizer, messages, enable_thinking, add_generation_prompt=add_generation_prompt)
+    except Exception as error:
+        roles = ", ".join(message.role for message in messages)
+        cause = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"the model's chat template refuses messages of the roles {roles}: {cause}") from None
+
+
+def _sentinel(messages: Sequence[Message]) -> str:
+    """Return words that none of the messages holds."""
+    said = "".join(m.content for m in messages)
+    return next(name for n in range(len(said) + 1) if (name := f"turn{n}sentinel") not in said)
+
+
+def _render(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], enable_thinking: bool, *, add_generation_prompt: bool = True
+) -> str:
     text: str = tokenizer.apply_chat_template(
         [{"role": m.role, "content": m.content} for m in messages],
         tokenize=False,
-        add_generation_prompt=True,
+        add_generation_prompt=add_generation_prompt,
         enable_thinking=enable_thinking,
     )
     return text
@@ -147,6 +198,6 @@ def _encode(tokenizer: ChatTokenizer, text: str) -> Int32:
     return np.asarray(tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
 
 
-def _no_place_for(observation: Sequence[Message], why: str) -> ModelError:
+def _cannot_show(observation: Sequence[Message], why: str) -> ModelError:
     roles = ", ".join(sorted({m.role for m in observation}))
-    return ModelError(f"the model's chat template has no place for a message of role {roles} after its answer: {why}")
+    return ModelError(f"the model's chat template cannot show a message of role {roles} after its answer: {why}")

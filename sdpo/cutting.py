@@ -6,7 +6,7 @@ CUT_MARK = "\n[...]\n"
 
 
 def cut(text: str, kept_chars: int) -> str:
-    """`text`, or its head and its tail, together `kept_chars` characters, around `CUT_MARK`."""
+    """Return `text`, or its head and its tail, together `kept_chars` characters, around `CUT_MARK`."""
     if len(text) <= kept_chars:
         return text
     head, tail = (kept_chars + 1) // 2, kept_chars // 2
@@ -14,7 +14,7 @@ def cut(text: str, kept_chars: int) -> str:
 
 
 def largest_fitting(fits: Callable[[int], bool], longest: int) -> int:
-    """The most characters to keep, by bisection (lengths are monotone up to a few tokens); 0 if not even 0 fit."""
+    """Return the most characters to keep, by bisection (lengths are nearly monotone); 0 if not even 0 fit."""
     low, high = 0, longest
     while low < high:
         middle = (low + high + 1) // 2

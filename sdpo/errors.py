@@ -51,7 +51,7 @@ class StorageError(UserError):
 
 
 class SandboxUnavailable(UserError):
-    """The configured sandbox cannot work on this machine; the message says how to mend that."""
+    """The configured sandbox cannot work on this machine; the message says how to fix that."""
 
 
 class PromptTooLong(UserError):
@@ -85,7 +85,7 @@ class TransferError(InfrastructureError):
     """An object store did not take a file, or did not give one, in time. What was complete in it stays."""
 
 
-class LeaseLost(InfrastructureError):
+class LockLost(InfrastructureError):
     """The run directory's lock could not be renewed in time, or another run has it: this one must not write."""
 
 

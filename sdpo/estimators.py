@@ -4,30 +4,35 @@ N tokens, K support bins, and one more bin for the tail. p is the student, q the
 Seen as a policy gradient (Proposition 2.1) a bin's advantage is A = sg(log q - log p).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from sdpo.config import SdpoObjective
-from sdpo.divergence import append_tail, divergence, renormalise
-from sdpo.importance import clamped_ratio
+from sdpo.bins import append_tail, bins
+from sdpo.divergence import divergence
+from sdpo.importance import clamped_ratio, engine_weight, staleness_weight
+from sdpo.objectives.sdpo import SdpoObjective
 from sdpo.token_targets import StudentLogProbs, TokenTargets, required
 
 
-def estimate(student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective) -> Tensor:
-    """The loss that `objective.estimator` names -> [N]. Raises `ValueError` if a tensor that it needs is None."""
-    match objective.estimator:
-        case "support":
-            return support_divergence(student, targets, objective)
-        case "sampled_token":
-            return sampled_token(student, targets, objective)
-        case "sequence":
-            return sequence(student, targets)
-        case "clipped_surrogate":
-            return clipped_surrogate(student, targets, objective)
+def self_distillation(student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective) -> Tensor:
+    """Return the estimate that `objective.estimator` names times the importance weights -> loss [N].
+
+    The clipped surrogate corrects its bins itself (eq. 13): for staleness always, for the engine where the engine's own
+    bins are at hand. Raises `ValueError` if a tensor that the estimator needs is None.
+    """
+    loss_N = ESTIMATORS[objective.estimator](student, targets, objective)
+    surrogate = objective.estimator == "clipped_surrogate"
+    if not surrogate:
+        loss_N = loss_N * staleness_weight(student.sampled, targets.old, objective.is_clip)
+    if surrogate and objective.support == "rollout":
+        return loss_N
+    return loss_N * engine_weight(student.sampled, targets.old, targets.behaviour, objective.tis_clip)
 
 
 def support_divergence(student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective) -> Tensor:
-    """The divergence between student and teacher over the support's bins -> [N] (eq. 11).
+    """Return the divergence between student and teacher over the support's bins -> [N] (eq. 11).
 
     With `advantage_clip` the reverse KL is written as sum of p sg(log p - log q): its value and, the bins' p adding
     up to 1, its gradient are those of the KL as long as nothing is clipped.
@@ -39,19 +44,19 @@ def support_divergence(student: StudentLogProbs, targets: TokenTargets, objectiv
 
 
 def sampled_token(student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective) -> Tensor:
-    """sg(log p(y) - log q(y)) log p(y) -> [N]. Only its gradient means something: over y ~ p its mean is the
+    """Return sg(log p(y) - log q(y)) log p(y) -> [N]. Only its gradient means something: over y ~ p its mean is the
     reverse KL's. The value may be negative."""
     log_q_N = required(targets.teacher_sampled, "teacher_sampled")
     return -advantages(student.sampled, log_q_N, objective.advantage_clip) * student.sampled
 
 
-def sequence(student: StudentLogProbs, targets: TokenTargets) -> Tensor:
-    """-A log p(y) with the attempt's mean advantage A on each of its tokens -> [N]."""
+def sequence(student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective) -> Tensor:
+    """Return -A log p(y) with the attempt's mean advantage A on each of its tokens -> [N]."""
     return -required(targets.sequence_advantage, "sequence_advantage").detach() * student.sampled
 
 
 def clipped_surrogate(student: StudentLogProbs, targets: TokenTargets, objective: SdpoObjective) -> Tensor:
-    """-sum over bins of pi_old min(r A, clip(r, 1 - low, 1 + high) A), r = p / pi_old -> [N] (eq. 13).
+    """Return -sum over bins of pi_old min(r A, clip(r, 1 - low, 1 + high) A), r = p / pi_old -> [N] (eq. 13).
 
     With `support: rollout` pi_old is truncated at `tis_clip` times the engine's bin. Without clips and truncation
     the value is KL(p||q) and the gradient is the KL's. A bin that p or pi_old leaves empty adds nothing.
@@ -73,29 +78,29 @@ def clipped_surrogate(student: StudentLogProbs, targets: TokenTargets, objective
 
 
 def advantages(log_p: Tensor, log_q: Tensor, bound: float | None) -> Tensor:
-    """sg(log q - log p), within +-`bound`; 0 where p is 0. Any shape."""
+    """Return sg(log q - log p), within +-`bound`; 0 where p is 0. Any shape."""
     log_p, log_q = log_p.detach(), log_q.detach()
     gap = (log_q - log_p).masked_fill(torch.isneginf(log_p), 0.0)
     return gap if bound is None else gap.clamp(-bound, bound)
 
 
-def bins(support: Tensor, tail: Tensor | None, objective: SdpoObjective) -> Tensor:
-    """Log-probs of the bins that the objective compares, from those of the support [N, K] and of the tail [N]: with the
-    tail [N, K+1], renormalised [N, K], or the whole vocabulary as it is.
-    """
-    if objective.support == "full":
-        return support
-    return append_tail(support, required(tail, "tail")) if objective.tail else renormalise(support)
-
-
 def _student_bins(student: StudentLogProbs, objective: SdpoObjective) -> Tensor:
-    return bins(required(student.support, "support"), student.tail, objective)
+    return bins(required(student.support, "support"), student.tail, objective.needs)
 
 
 def _teacher_bins(targets: TokenTargets, objective: SdpoObjective) -> Tensor:
-    return bins(required(targets.teacher_support, "teacher_support"), targets.teacher_tail, objective).detach()
+    return bins(required(targets.teacher_support, "teacher_support"), targets.teacher_tail, objective.needs).detach()
 
 
 def _behaviour_bins(targets: TokenTargets) -> Tensor:
     support = required(targets.behaviour_support, "behaviour_support")
     return append_tail(support, required(targets.behaviour_tail, "behaviour_tail")).detach()
+
+
+ESTIMATORS: dict[str, Callable[[StudentLogProbs, TokenTargets, SdpoObjective], Tensor]] = {
+    "support": support_divergence,
+    "sampled_token": sampled_token,
+    "sequence": sequence,
+    "clipped_surrogate": clipped_surrogate,
+}
+"""By the name that `objective.estimator` takes; `sdpo.objectives.sdpo.ESTIMATORS` declares them."""

@@ -13,7 +13,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def whole_or_absent(file: Path) -> Iterator[Path]:
-    """The place beside `file` to write it at. When the context ends well, it is on the disk and renamed to `file`."""
+    """Give the path beside `file` to write it at. When the block ends well, it is flushed and renamed to `file`."""
     beside = file.with_name(f".{file.name}.unfinished")
     yield beside
     sync_path(beside)
@@ -21,14 +21,14 @@ def whole_or_absent(file: Path) -> Iterator[Path]:
     sync_path(file.parent)
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """A reader sees the old text or the new one."""
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, of which a reader sees the old content or the new one."""
     with whole_or_absent(file) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sync_path(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk."""
+    """Flush a file's bytes, or a folder's names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -37,14 +37,14 @@ def sync_path(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Have a folder and everything in it on the disk."""
+    """Flush a folder and everything in it to the disk."""
     for path in folder.rglob("*"):
         sync_path(path)
     sync_path(folder)
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk has no room; also one of an actor, and a learner's, which is text."""
+    """Return whether an error says that the disk is full; also an actor's error, and a learner's, which is text."""
     cause = getattr(error, "cause", error)  # Ray's stand-in for an actor's error keeps the error here
     if isinstance(cause, OSError):
         return cause.errno in _FULL

@@ -1,4 +1,4 @@
-"""A line of a run's logs: one event, the same form from every process, sorted by time when sorted as text.
+"""The lines of a run's logs: one event each, in the same form from every process; sorted as text, they are by time.
 
 `2026-11-23T03:20:26.123456Z WARNING env-3-r1 step=3 task=mbpp/11 | the sandbox broke: no space left`
 """
@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 
 from sdpo.secrets import hide_secrets
 
-ROOMS = ("sdpo", "rollout_workers", "env_workers", "learner", "orchestrator")
-"""Loggers of this project; lines of others carry their logger's name."""
+PACKAGES = ("sdpo", "rollout_workers", "env_workers", "learner", "orchestrator")
+"""Packages of this project; lines of other loggers carry the logger's name."""
 
 _TEXT = r'"(?:[^"\\]|\\.)*"|[^\s"|]+'
 _LINE = re.compile(
@@ -24,12 +24,12 @@ _LINE = re.compile(
 )
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 _MEANT = {escaped: meant for meant, escaped in _ESCAPES.items()}
-_about: ContextVar[tuple[int | None, str | None]] = ContextVar("sdpo_about", default=(None, None))
+_log_context: ContextVar[tuple[int | None, str | None]] = ContextVar("sdpo_log_context", default=(None, None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """`time`: UTC with microseconds, as in the line. `message` may have several lines."""
+    """One log event. `time` is UTC with microseconds, as in the line; `message` may have several lines."""
 
     time: str
     level: str
@@ -46,7 +46,7 @@ class Event:
 
 
 def parse(line: str) -> Event | None:
-    """The event of a line; None for a line of another form."""
+    """Return the event of a line, None for a line of another form."""
     found = _LINE.fullmatch(line.rstrip("\n"))
     if found is None:
         return None
@@ -62,49 +62,43 @@ def parse(line: str) -> Event | None:
 
 
 @contextmanager
-def about(*, step: int | None = None, task: str | None = None) -> Iterator[None]:
-    """Lines that are logged inside, by this thread or asyncio task, carry the step (from 1) and the task's id."""
-    before = _about.get()
-    from_now_on_about(step=step, task=task)
+def log_context(*, step: int | None = None, task: str | None = None) -> Iterator[None]:
+    """Lines that this thread or asyncio task logs inside carry the step (counted from 1) and the task's id."""
+    before = _log_context.get()
+    set_log_context(step=step, task=task)
     try:
         yield
     finally:
-        _about.set(before)
+        _log_context.set(before)
 
 
-def from_now_on_about(*, step: int | None = None, task: str | None = None) -> None:
-    """As `about`, to the end of this asyncio task and in those that it makes; None keeps what was."""
-    outer_step, outer_task = _about.get()
-    _about.set((outer_step if step is None else step, outer_task if task is None else task))
+def set_log_context(*, step: int | None = None, task: str | None = None) -> None:
+    """As `log_context`, until the end of this asyncio task and in tasks that it makes; None keeps the old value."""
+    outer_step, outer_task = _log_context.get()
+    _log_context.set((outer_step if step is None else step, outer_task if task is None else task))
 
 
 def text_of_time(seconds: float) -> str:
-    """As an `Event` has it; `seconds` since 1970."""
+    """Return the time of an `Event` for `seconds` since 1970."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def step_of(attempt: str) -> int | None:
-    """The step that trains on an attempt, from its name (`train-2/mbpp/11/0/0`: 3); None for one of an evaluation."""
-    found = re.match(r"train-(\d+)/", attempt)
-    return None if found is None else int(found[1]) + 1
-
-
 class LineFormatter(logging.Formatter):
-    """Lines of records, without secrets; a record's `step` and `task` (from `extra`) go before those of `about`."""
+    """Formats records as lines without secrets; `step` and `task` of a record (`extra`) override the context's."""
 
     def __init__(self, actor: str) -> None:
         super().__init__()
         self._actor = actor
 
     def format(self, record: logging.LogRecord) -> str:
-        step, task = _about.get()
+        step, task = _log_context.get()
         message = hide_secrets(super().format(record))
         return str(
             Event(
                 time=text_of_time(record.created),
                 level=record.levelname,
                 actor=self._actor,
-                message=message if record.name.split(".")[0] in ROOMS else f"{record.name}: {message}",
+                message=message if record.name.split(".")[0] in PACKAGES else f"{record.name}: {message}",
                 step=getattr(record, "step", step),
                 task=getattr(record, "task", task),
             )

@@ -1,7 +1,7 @@
-"""Logging of a process of a run, set up once: lines of `sdpo.log_line` to RUN_DIR/logs/<actor>.log and to stderr.
+"""Sets up the logging of a run's processes: lines of `sdpo.log_line` in RUN_DIR/logs/<actor>.log and on stderr.
 
 The driver makes the folder and names it in the environment, which every actor inherits. An actor on a node that does
-not see the folder has its lines in stderr, which Ray keeps on that node.
+not see the folder logs to stderr, which Ray keeps on that node.
 """
 
 import logging
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from sdpo.errors import RunInterrupted
-from sdpo.log_line import ROOMS, LineFormatter
+from sdpo.log_line import PACKAGES, LineFormatter
 from sdpo.show import show_error
 
 VARIABLE = "SDPO_LOGS"
 """The environment variable with `<mark>:<folder>`; the mark is what the folder's file `MARK` holds."""
 MARK = ".run"
 MAX_FILE_BYTES = 8 * 2**20
-"""Of an actor's file; there is at most one older file of this size beside it, `<actor>.log.1`."""
+"""The size at which an actor's file is rotated; one older file is kept, `<actor>.log.1`."""
 HARMLESS = {
     "Triton is installed, but doesn't include CPU backend": "vLLM's CPU engine needs no Triton",
     "Triton is not installed. triton-cpu is expected": "as above",
@@ -35,14 +35,14 @@ HARMLESS = {
     "Passing raw prompts to InputProcessor is deprecated": "the version of vLLM is pinned",
     "`torch.distributed.reduce_op` is deprecated": "vLLM looks at every attribute of torch when it is imported",
 }
-"""Parts of lines that are not logged, and why they may be left out."""
+"""Parts of lines that are not logged, and the reason for each."""
 
 
 def set_up_logging(actor: str | None) -> None:
-    """This process's lines, from now on under the name `actor`: from INFO in the file, from WARNING in stderr.
+    """Log under the name `actor` from now on: from INFO into the file, from WARNING to stderr.
 
-    Without a folder everything goes to stderr. Of libraries only warnings and errors are kept. Without a name this is
-    no actor's process, and nothing changes.
+    Without a folder everything goes to stderr. Only warnings and errors of libraries are kept. Without a name this
+    process is not an actor's, and nothing changes.
     """
     if not actor:
         return
@@ -57,10 +57,10 @@ def set_up_logging(actor: str | None) -> None:
 
 @contextmanager
 def driver_logging(folder: Path) -> Iterator[None]:
-    """For the driver: inside, this process and the actors that it makes log into `folder`.
+    """Inside, the driver and the actors that it makes log into `folder`.
 
-    Warnings go on to where they went before, and to stderr where nobody listened. An error that ends the run is the
-    last line of the driver's file, and only there.
+    Warnings still go to the handlers that were there before, or to stderr if there were none. An error that ends the
+    run is the last line of the driver's file, and only there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     mark, before = secrets.token_hex(8), os.environ.get(VARIABLE)
@@ -69,7 +69,7 @@ def driver_logging(folder: Path) -> Iterator[None]:
     root = logging.getLogger()
     if not root.handlers:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    heard: list[logging.Handler | logging.Logger] = [*root.handlers, *map(logging.getLogger, ROOMS)]
+    heard: list[logging.Handler | logging.Logger] = [*root.handlers, *map(logging.getLogger, PACKAGES)]
     levels = [(thing, thing.level) for thing in heard]
     for handler in root.handlers:
         handler.setLevel(max(handler.level, logging.WARNING))
@@ -96,16 +96,16 @@ def driver_logging(folder: Path) -> Iterator[None]:
 
 
 def shared_folder() -> Path | None:
-    """The folder that the driver named, where this machine sees the very same one."""
+    """Return the folder that the driver named, None if this machine does not see the same one."""
     mark, _, folder = os.environ.get(VARIABLE, "").partition(":")
     file = Path(folder) / MARK
     return file.parent if mark and file.is_file() and file.read_text() == mark else None
 
 
 def library_config(library: str, actor: str) -> dict[str, Any]:
-    """A `logging.config.dictConfig` for a library that takes one: its warnings join this process's lines.
+    """Return a `logging.config.dictConfig` that sends a library's warnings to this process's handlers.
 
-    A process that the library starts by itself writes the same lines to stderr.
+    Processes that the library starts write the same lines to stderr.
     """
     return {
         "version": 1,
@@ -116,7 +116,7 @@ def library_config(library: str, actor: str) -> dict[str, Any]:
 
 
 def relay(actor: str) -> logging.Handler:
-    """A handler for `library_config`."""
+    """Return the handler of `library_config`."""
     if any(isinstance(handler.formatter, LineFormatter) for handler in logging.getLogger().handlers):
         return _ToRoot()
     handler = logging.StreamHandler(sys.stderr)
@@ -131,7 +131,7 @@ class _ToRoot(logging.Handler):
 
 
 class _File(RotatingFileHandler):
-    """Bounded in size; gives up with one line when it cannot be written, since logs must not end a run."""
+    """A file of bounded size. When it cannot be written, one line says so and the handler is removed."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, maxBytes=MAX_FILE_BYTES, backupCount=1, encoding="utf-8", errors="replace", delay=True)
@@ -152,11 +152,11 @@ def _install(actor: str, handlers: list[logging.Handler]) -> None:
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """False for what is known to be harmless."""
+    """Return whether a record is logged: False for known harmless messages."""
     message = record.getMessage()
     return not any(part in message for part in HARMLESS)
 
 
 def _let_ours_through() -> None:
-    for name in ROOMS:
+    for name in PACKAGES:
         logging.getLogger(name).setLevel(logging.INFO)

@@ -1,10 +1,10 @@
-"""How much memory a process holds."""
+"""Measures the resident memory of a process."""
 
 import psutil
 
 
 def resident_bytes(*, children: bool = True) -> int:
-    """Resident set of this process and, with `children`, of every process under it (an engine, sandboxes).
+    """Return the resident set of this process in bytes; with `children`, that of all processes under it as well.
 
     Pages that several processes share count in each of them. Their share alone (PSS) costs the kernel a walk over all
     pages, 50 to 400 ms for an engine, and stops it meanwhile; this costs a few milliseconds.

@@ -22,7 +22,7 @@ class Interval:
 
 
 def pass_at_k(num_samples: int, num_successes: int, k: int) -> float:
-    """Unbiased probability that at least one of k samples is a success, from num_samples >= k of them.
+    """Return the unbiased probability that at least one of k samples is a success, from num_samples >= k of them.
 
     Raises `ValueError` if the counts do not fit together.
     """
@@ -34,42 +34,8 @@ def pass_at_k(num_samples: int, num_successes: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_successes, k) / math.comb(num_samples, k)
 
 
-def discovery_at_k(first_successes: Sequence[int | None], k: int) -> float:
-    """Share of runs whose first success is among their first k attempts (paper, section 5).
-
-    One entry a run at the same task: the number of the attempt, from 1, or None if it never succeeded. Attempts are
-    numbered one by one: slot j of iteration i of batches of n is attempt n (i - 1) + j. Raises `ValueError` for no
-    runs, k below 1 or an attempt below 1.
-    """
-    _check_first_successes(first_successes, "k", k)
-    return sum(first is not None and first <= k for first in first_successes) / len(first_successes)
-
-
-def mean_discovery_at_k(first_successes_by_task: Sequence[Sequence[int | None]], k: int) -> float:
-    """discovery@k averaged over tasks. Raises `ValueError` without tasks and as `discovery_at_k`."""
-    if not first_successes_by_task:
-        raise ValueError("first_successes_by_task=[]: allowed: at least one task")
-    return float(np.mean([discovery_at_k(runs, k) for runs in first_successes_by_task]))
-
-
-def truncated_mean_attempts(first_successes: Sequence[int | None], budget: int) -> float:
-    """Mean attempts to the first success over runs at one task; a run that needs more than `budget` counts as it.
-
-    Raises `ValueError` as `discovery_at_k`.
-    """
-    _check_first_successes(first_successes, "budget", budget)
-    return float(np.mean([budget if first is None else min(first, budget) for first in first_successes]))
-
-
-def _check_first_successes(first_successes: Sequence[int | None], name: str, limit: int) -> None:
-    if not first_successes or limit < 1 or any(first is not None and first < 1 for first in first_successes):
-        raise ValueError(
-            f"first_successes={list(first_successes)}, {name}={limit}: allowed: at least one run, numbers from 1"
-        )
-
-
 def wilson_interval(num_successes: int, num_samples: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; the default z covers 95 %. Without samples (0, 1)."""
+    """Return Wilson's score interval of a proportion; the default z covers 95 %. Without samples (0, 1)."""
     if num_samples == 0:
         return 0.0, 1.0
     p, z2n = num_successes / num_samples, z * z / num_samples
@@ -81,7 +47,8 @@ def wilson_interval(num_successes: int, num_samples: int, z: float = 1.959964) -
 def bootstrap_interval(
     values: Sequence[float], *, seed: int = 0, num_resamples: int = 2000, coverage: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` (one a task), resampled with replacement. Deterministic in `seed`.
+    """Return the percentile interval of the mean of `values` (one a task), resampled with replacement. Deterministic in
+    `seed`.
 
     Raises `ValueError` without values.
     """
@@ -94,7 +61,8 @@ def bootstrap_interval(
 
 
 def interval_over_tasks(values: Sequence[float]) -> Interval | None:
-    """95 % interval of the mean of one value a task; None for fewer than two tasks, which say nothing about others.
+    """Return the 95 % interval of the mean of one value a task; None for fewer than two tasks, which say nothing about
+    others.
 
     Values that are all 0 or 1 (one sample a task; pass@k of k samples) are independent successes: Wilson's interval,
     which keeps a width where all are equal. Other values: `bootstrap_interval`.

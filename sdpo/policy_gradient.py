@@ -3,14 +3,31 @@
 import torch
 from torch import Tensor
 
-from sdpo.config import ClippedPolicyGradient
-from sdpo.importance import LARGEST_LOG_RATIO, clamped_ratio
+from sdpo.importance import LARGEST_LOG_RATIO, clamped_ratio, engine_weight
+from sdpo.objectives.base import TokenMetrics
+from sdpo.objectives.grpo import ClippedPolicyGradient
+from sdpo.token_targets import StudentLogProbs, TokenTargets, log_old, required
+
+
+def group_relative(
+    student: StudentLogProbs, targets: TokenTargets, clips: ClippedPolicyGradient, tis_clip: float | None
+) -> Tensor:
+    """Return the clipped policy gradient of the group-relative advantage times the engine's weight -> loss [N]."""
+    loss_N = clipped_policy_gradient(student.sampled, targets.old, targets.advantage, clips)
+    return loss_N * engine_weight(student.sampled, targets.old, targets.behaviour, tis_clip)
+
+
+def anchored(loss_N: Tensor, student: StudentLogProbs, targets: TokenTargets, weight: float) -> Tensor:
+    """Return the loss [N] plus `weight` times the KL to the initial model; the loss itself for weight 0."""
+    if weight == 0:
+        return loss_N
+    return loss_N + weight * reference_kl(student.sampled, required(targets.reference, "reference"))
 
 
 def clipped_policy_gradient(
     student_N: Tensor, old_N: Tensor | None, advantage_N: Tensor, clips: ClippedPolicyGradient
 ) -> Tensor:
-    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) -> loss [N], with r = pi_theta / pi_old.
+    """Return -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) -> loss [N], with r = pi_theta / pi_old.
 
     With a negative advantage the loss is bounded by dual_clip * |A|. Without `old_N` r is 1 and carries the gradient.
     """
@@ -23,9 +40,17 @@ def clipped_policy_gradient(
 
 
 def reference_kl(student_N: Tensor, reference_N: Tensor) -> Tensor:
-    """Estimator k3 of KL(pi_theta||pi_ref): exp(d) - d - 1 with d = log pi_ref - log pi_theta -> [N], at least 0.
+    """Return estimator k3 of KL(pi_theta||pi_ref): exp(d) - d - 1 with d = log pi_ref - log pi_theta -> [N].
 
-    d is cut at 20, beyond which it is flat. The gradient goes through the student.
+    It is at least 0. d is cut at 20, beyond which it is flat. The gradient goes through the student.
     """
     log_ratio_N = (reference_N.detach() - student_N).clamp(max=LARGEST_LOG_RATIO)
     return log_ratio_N.exp() - log_ratio_N - 1.0
+
+
+def clip_metrics(student: StudentLogProbs, targets: TokenTargets, clips: ClippedPolicyGradient) -> TokenMetrics:
+    """Return where the group-relative term gives the token no gradient, because its ratio passed the clip."""
+    ratio_N, rises_N = (student.sampled - log_old(student, targets)).exp(), targets.advantage > 0
+    too_high_N = ratio_N > torch.where(rises_N, 1 + clips.clip_high, clips.dual_clip)
+    too_low_N = ~rises_N & (ratio_N < 1 - clips.clip_low)
+    return {"grpo_clipped_fraction": ((too_high_N | too_low_N) & (targets.advantage != 0), None)}

@@ -1,15 +1,18 @@
-"""Records of a file: JSON, JSON lines (either gzipped) or Parquet. Every failure is a one-line `TaskFileError`."""
+"""Read the records of a file: JSON or JSON lines, also gzipped, or Parquet. Failures are one-line `TaskFileError`s."""
 
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 from sdpo.errors import TaskFileError
+from sdpo.plain_values import plain_record
 
 PARQUET = ".parquet"
 TEXT = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
@@ -17,11 +20,11 @@ FORMS = f"a file ending in {', '.join(TEXT)} or {PARQUET}"
 
 
 def read_file(path: str) -> Iterator[tuple[str, Any]]:
-    """(where, record) of every record, in order, read as they are asked for; `where` starts error messages:
-    "train.jsonl, line 3".
+    """Return an iterator over (where, record) of every record in order, read as they are requested.
 
-    The name's end says the form. A .json file holds a list of records, or one, or JSON lines. Parquet needs pyarrow and
-    gives a dict a row; its nested columns are lists and dicts. Raises `TaskFileError` for what cannot be read.
+    `where` starts error messages: "train.jsonl, line 3". The suffix of the name decides the format. A .json file holds
+    a list of records, or one, or JSON lines. Parquet needs pyarrow and gives a dict for every row; its nested columns
+    are lists and dicts. Raises `TaskFileError` for what cannot be read.
     """
     if not path.endswith((*TEXT, PARQUET)):
         raise TaskFileError(f"{path}: allowed: {FORMS}")
@@ -33,41 +36,50 @@ def read_file(path: str) -> Iterator[tuple[str, Any]]:
 
 
 def need(module: str, path: str, package: str) -> Any:
-    """An optional package's module. Raises `TaskFileError` that says how to install it."""
+    """Import a module of an optional package. Raises `TaskFileError` that says how to install it."""
     try:
         return import_module(module)
     except ImportError:
         raise TaskFileError(f"{path}: reading it needs the package {package}: pip install {package}") from None
 
 
-def parse_json(where: str, text: str | bytes) -> Any:
-    """`where` starts the error's text."""
+class NotJsonError(ValueError):
+    """A text that is not JSON, or JSON that cannot be read. The message says why: "not JSON: too deep"."""
+
+
+def read_json(text: str | bytes) -> Any:
+    """Parse JSON that others wrote: the one reader of foreign text. Raises only `NotJsonError`."""
     try:
         return json.loads(text)
     except UnicodeDecodeError:
-        raise TaskFileError(f"{where}: not UTF-8 text") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-        raise TaskFileError(f"{where}: not JSON: {reason}") from None
+        raise NotJsonError("not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise NotJsonError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise NotJsonError("not JSON: too deep") from None
+    except ValueError:
+        raise NotJsonError(f"holds an integer of more than {sys.get_int_max_str_digits()} digits") from None
+
+
+def parse_json(where: str, text: str | bytes) -> Any:
+    """Parse JSON. Raises `TaskFileError` that starts with `where`."""
+    try:
+        return read_json(text)
+    except NotJsonError as error:
+        raise TaskFileError(f"{where}: {error}") from None
 
 
 def _from_lines_file(path: str) -> Iterator[tuple[str, Any]]:
-    try:
-        with _opened(path) as file:
-            yield from _from_lines(path, file)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    with _opened(path) as file:
+        yield from _from_lines(path, file)
 
 
 def _from_json(path: str) -> Iterator[tuple[str, Any]]:
+    with _opened(path) as file:
+        content = file.read()
     try:
-        with _opened(path) as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
-    try:
-        data = json.loads(content)
-    except (ValueError, RecursionError):  # it may still be JSON lines, which say what is wrong with which line
+        data = read_json(content)
+    except NotJsonError:  # it may still be JSON lines, which say what is wrong with which line
         yield from _from_lines(path, content.split(b"\n"))
         return
     items = data if isinstance(data, list) else [data]
@@ -75,7 +87,7 @@ def _from_json(path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _from_lines(path: str, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
-    """Split at line feeds only: JSON strings may hold other line separators."""
+    """Parse JSON lines, which end in line feeds only: JSON strings may hold other line separators."""
     for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{path}, line {number}"
@@ -89,14 +101,17 @@ def _from_parquet(path: str) -> Iterator[tuple[str, Any]]:
         for batch in parquet.ParquetFile(path).iter_batches():
             for record in batch.to_pylist():
                 number += 1
-                yield f"{path}, record {number}", record
+                where = f"{path}, record {number}"
+                yield where, plain_record(where, record)
     except (OSError, ValueError) as error:
         raise TaskFileError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
-def _opened(path: str) -> BufferedIOBase:
-    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
-
-
-def _unreadable(path: str, error: Exception) -> TaskFileError:
-    return TaskFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
+@contextmanager
+def _opened(path: str) -> Iterator[BufferedIOBase]:
+    """Open a file, gzipped or not. Raises `TaskFileError` for what cannot be read, also inside the block."""
+    try:
+        with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise TaskFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,15 +1,21 @@
 """The objectives written for reading: one token at a time, in probabilities, from full logits. The oracle of the tests.
 
 p is the student, q the teacher, y the sampled token; pi_old is the learner before the batch's first step, pi_roll the
-engine that sampled. `sdpo.objective` computes the same from gathered log-probs of packed tokens.
+engine that sampled. `Objective.token_losses` computes the same from gathered log-probs of packed tokens; the
+divergences have their formulas in `sdpo.divergence`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdpo.config import ClippedPolicyGradient, GrpoObjective, SdpoObjective
+from sdpo.divergence import DIVERGENCES
+from sdpo.objectives.grpo import ClippedPolicyGradient, GrpoObjective
+from sdpo.objectives.registry import ObjectiveConfig
+from sdpo.objectives.sdpo import SdpoObjective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +55,16 @@ class FullBatch:
     """Weight of `teacher_logits` beside those."""
 
 
-def loss_from_logits(batch: FullBatch, objective: SdpoObjective | GrpoObjective, temperature: float) -> Tensor:
-    """Mean loss over the tokens that count (0 if none), a scalar. Only the student's logits get a gradient.
+def loss_from_logits(batch: FullBatch, objective: ObjectiveConfig, temperature: float) -> Tensor:
+    """Return the mean loss over the tokens that count (0 if none), a scalar. Only the student's logits get a gradient.
 
     Tokens of the model count; with pure self-distillation only those of attempts that have a teacher.
     """
-    pure = isinstance(objective, SdpoObjective) and objective.grpo_weight == 0
     total, count = 0.0 * batch.student_logits.sum(), 0
     for b, t in torch.nonzero(batch.response_mask).tolist():
-        if batch.has_teacher[b] or not pure:
-            total, count = total + _token_loss(_Token(batch, b, t, temperature), objective), count + 1
+        if batch.has_teacher[b] or objective.needs.unscored:
+            loss = LOSSES[objective.kind](_Token(batch, b, t, temperature), objective)
+            total, count = total + loss, count + 1
     return total / max(count, 1)
 
 
@@ -91,22 +97,35 @@ class _Token:
         self.has_teacher = bool(batch.has_teacher[b])
 
 
-def _token_loss(token: _Token, objective: SdpoObjective | GrpoObjective) -> Tensor:
-    """lambda GRPO + (1 - lambda) SDPO + beta KL to the initial model."""
-    if isinstance(objective, GrpoObjective):
-        loss = _group_relative(token, objective, objective.tis_clip)
-    else:
-        loss = objective.grpo_weight * _group_relative(token, objective.grpo, objective.tis_clip)
-        if token.has_teacher:
-            loss = loss + (1 - objective.grpo_weight) * _self_distillation(token, objective)
-    if token.reference_y is not None:
-        ratio = token.reference_y / token.p[token.y]
-        loss = loss + objective.reference_kl * (ratio - 1 - torch.log(ratio))
-    return loss
+def _sdpo(token: _Token, objective: SdpoObjective) -> Tensor:
+    """Return lambda GRPO + (1 - lambda) SDPO + beta KL to the initial model (eq. 3)."""
+    loss = objective.grpo_weight * _group_relative(token, objective.grpo, objective.tis_clip)
+    if token.has_teacher:
+        loss = loss + (1 - objective.grpo_weight) * _self_distillation(token, objective)
+    return loss + objective.reference_kl * _reference_kl(token)
+
+
+def _grpo(token: _Token, objective: GrpoObjective) -> Tensor:
+    """Return GRPO + beta KL to the initial model."""
+    return _group_relative(token, objective, objective.tis_clip) + objective.reference_kl * _reference_kl(token)
+
+
+LOSSES: dict[str, Callable[[_Token, Any], Tensor]] = {"sdpo": _sdpo, "grpo": _grpo}
+"""By `objective.kind`."""
+
+
+def _reference_kl(token: _Token) -> Tensor | float:
+    """Return estimator k3 of the KL to the initial model; 0 without its log-probs."""
+    if token.reference_y is None:
+        return 0.0
+    ratio = token.reference_y / token.p[token.y]
+    return ratio - 1 - torch.log(ratio)
 
 
 def _group_relative(token: _Token, clips: ClippedPolicyGradient, tis_clip: float | None) -> Tensor:
-    """Clipped policy gradient: an attempt that did well is pushed up to a bound, one that did badly down to another."""
+    """Return the clipped policy gradient: an attempt that did well is pushed up to a bound, one that did badly down to
+    another.
+    """
     ratio = token.p[token.y] / token.old_y
     if token.advantage >= 0:
         bounded = ratio.clamp(max=1 + clips.clip_high)
@@ -116,7 +135,7 @@ def _group_relative(token: _Token, clips: ClippedPolicyGradient, tis_clip: float
 
 
 def _self_distillation(token: _Token, objective: SdpoObjective) -> Tensor:
-    """One of the four estimates, times the two importance weights."""
+    """Return one of the four estimates, times the two importance weights."""
     staleness = 1.0 if token.first_step else _capped(token.p[token.y].detach() / token.old_y, objective.is_clip)
     engine = _capped(token.old_y / token.rollout_y, objective.tis_clip)
     if objective.estimator == "support":
@@ -134,13 +153,13 @@ def _capped(ratio: Tensor, cap: float | None) -> Tensor | float:
 
 
 def _advantage(p: Tensor, q: Tensor, objective: SdpoObjective) -> Tensor:
-    """log(q / p) as a number, bounded by `advantage_clip`."""
+    """Return log(q / p) as a number, bounded by `advantage_clip`."""
     bound = float("inf") if objective.advantage_clip is None else objective.advantage_clip
     return torch.log(q / p).detach().clamp(-bound, bound)
 
 
 def _mean_advantage(token: _Token, objective: SdpoObjective) -> Tensor:
-    """Mean of log(q / pi_old) over the sampled tokens of the attempt."""
+    """Return the mean of log(q / pi_old) over the sampled tokens of the attempt."""
     written = torch.nonzero(token.batch.response_mask[token.b]).flatten().tolist()
     others = [_Token(token.batch, token.b, t, token.temperature) for t in written]
     return torch.stack([_advantage(o.old_y, o.q[o.y], objective) for o in others]).mean()
@@ -150,23 +169,13 @@ def _support_divergence(token: _Token, objective: SdpoObjective) -> Tensor:
     p, q = (_bins(x, token, objective) for x in (token.p, token.q))
     if objective.advantage_clip is not None:
         return -(p * _advantage(p, q, objective)).sum()
-    if objective.divergence == "forward_kl":
-        return _kl(q, p)
-    if objective.divergence == "reverse_kl":
-        return _kl(p, q)
-    a = objective.js_teacher_weight
-    m = (1 - a) * p + a * q
-    return (1 - a) * _kl(p, m) + a * _kl(q, m)
-
-
-def _kl(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of a log(a/b) over the bins where a has mass."""
-    inside = a > 0
-    return (a[inside] * torch.log(a[inside] / b[inside])).sum()
+    return DIVERGENCES[objective.divergence].formula(p, q, objective.js_teacher_weight)
 
 
 def _clipped_surrogate(token: _Token, objective: SdpoObjective) -> Tensor:
-    """Paper, eq. 13: the policy gradient of every bin, with the ratio to pi_old clipped as PPO does."""
+    """Return the surrogate of the paper's eq. 13: the policy gradient of every bin, with the ratio to pi_old clipped as
+    PPO does.
+    """
     p, q, old = (_bins(x, token, objective) for x in (token.p, token.q, token.old))
     weight = old
     if objective.support == "rollout" and objective.tis_clip is not None:
@@ -184,7 +193,9 @@ def _clipped_surrogate(token: _Token, objective: SdpoObjective) -> Tensor:
 
 
 def _bins(probs_V: Tensor, token: _Token, objective: SdpoObjective) -> Tensor:
-    """Probabilities of the support's tokens and of all others together; or of the support alone, renormalised."""
+    """Return the probabilities of the support's tokens and of all others together; or of the support alone,
+    renormalised.
+    """
     if objective.support == "full":
         return probs_V
     support = token.given_support

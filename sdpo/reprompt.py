@@ -14,12 +14,15 @@ from sdpo.chat import ASSISTANT_MARK, ChatTokenizer, inert, last_user_turn, rend
 from sdpo.config import HindsightConfig
 from sdpo.cutting import CUT_MARK, cut, largest_fitting
 from sdpo.errors import PromptTooLong
-from sdpo.types import HindsightPrompt, Int32, Message, Task
+from sdpo.types import HindsightPrompt, Int32, Message, RolloutHeader, Task, Verdict
 
 TEMPLATE_VERSION = "1"
 DEMO_HEADER = "Correct solution:"
 ATTEMPT_HEADER = "Your earlier attempt:"
 FEEDBACK_HEADER = "Feedback from your unsuccessful earlier attempt:"
+SUCCESS_FEEDBACK_HEADER = "Feedback from your successful earlier attempt:"
+HEADERS = (DEMO_HEADER, ATTEMPT_HEADER, FEEDBACK_HEADER, SUCCESS_FEEDBACK_HEADER)
+"""The blocks of a hindsight prompt, in the order in which they are shown."""
 CLOSING = "Correctly solve the original question."
 _THINKING = re.compile(r"(?:<think>|\A(?=(?:(?!<think>).)*</think>)).*?</think>\s*", re.DOTALL)
 """A thinking block; its opening tag is missing where the chat template has put it into the prompt."""
@@ -32,7 +35,19 @@ class Attempt:
     sample_index: int
     text: str
     reward: float
+    success: bool
     feedback: str
+
+    @classmethod
+    def of(cls, header: RolloutHeader, verdict: Verdict) -> "Attempt":
+        """Return what routing needs of a judged attempt; a lost one counts as a failure without feedback."""
+        return cls(
+            sample_index=header.sample_index,
+            text=header.text,
+            reward=verdict.reward or 0.0,
+            success=verdict.success,
+            feedback=verdict.feedback,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,36 +63,24 @@ class Routing:
 
 
 def route_group(attempts: Sequence[Attempt], config: HindsightConfig) -> list[Routing]:
-    """One routing per attempt, by position. The first success in group order is the demonstration."""
-    successes = [i for i, a in enumerate(attempts) if config.include_demo and a.reward >= config.success_threshold]
+    """Return one routing per attempt, by position.
+
+    The demonstration is the success with the highest reward, of equals the first in group order. No attempt is shown
+    one with a lower reward than its own.
+    """
+    successes = [i for i, a in enumerate(attempts) if config.include_demo and a.success]
     routings = []
     for i, attempt in enumerate(attempts):
         candidates = [j for j in successes if not (config.exclude_own_success and j == i)]
-        demo_from = candidates[0] if candidates else None
+        best = max(candidates, key=lambda j: attempts[j].reward, default=None)
+        demo_from = None if best is None or attempts[best].reward < attempt.reward else best
         wanted = config.include_feedback and not (config.feedback_only_without_demo and demo_from is not None)
         routings.append(Routing(demo_from=demo_from, use_feedback=wanted and bool(attempt.feedback.strip())))
     return routings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blocks:
-    """The texts that hindsight adds to the question, in the order in which they are shown; None: no such block."""
-
-    demo: str | None = None
-    attempt: str | None = None
-    feedback: str | None = None
-
-    def cut(self, kept_chars: int) -> "Blocks":
-        """Every text at most `kept_chars` characters of its own, and a mark where something is left out."""
-        return Blocks(
-            demo=_cut(self.demo, kept_chars),
-            attempt=_cut(self.attempt, kept_chars),
-            feedback=_cut(self.feedback, kept_chars),
-        )
-
-    def longest(self) -> int:
-        """Characters of the longest text."""
-        return max(len(text or "") for text in (self.demo, self.attempt, self.feedback))
+Blocks = dict[str, str]
+"""The texts that hindsight adds to the question, by header."""
 
 
 def build_hindsight(
@@ -99,9 +102,13 @@ def build_hindsight(
     blocks = _blocks(attempts, position, routing, tokenizer, config)
 
     def render(kept_chars: int) -> Int32:
-        return render_prompt(tokenizer, _with_blocks(task, blocks.cut(kept_chars)), enable_thinking=enable_thinking)
+        shown = {header: cut(text, kept_chars) for header, text in blocks.items()}
+        return render_prompt(tokenizer, _with_blocks(task, shown), enable_thinking=enable_thinking)
 
-    kept = blocks.longest()
+    def num_cut(header: str) -> int:
+        return max(0, len(blocks.get(header, "")) - kept)
+
+    kept = max(map(len, blocks.values()), default=0)
     ids = render(kept)
     if len(ids) > config.max_prompt_tokens:
         kept = largest_fitting(lambda n: len(render(n)) <= config.max_prompt_tokens, kept)
@@ -118,9 +125,9 @@ def build_hindsight(
         mask=routing.mask,
         demo_from=None if routing.demo_from is None else attempts[routing.demo_from].sample_index,
         used_feedback=routing.use_feedback,
-        num_demo_chars_cut=max(0, len(blocks.demo or "") - kept),
-        num_feedback_chars_cut=max(0, len(blocks.feedback or "") - kept),
-        num_attempt_chars_cut=max(0, len(blocks.attempt or "") - kept),
+        num_demo_chars_cut=num_cut(DEMO_HEADER),
+        num_feedback_chars_cut=num_cut(_feedback_header(attempts[position])),
+        num_attempt_chars_cut=num_cut(ATTEMPT_HEADER),
         template_version=TEMPLATE_VERSION,
     )
 
@@ -128,62 +135,51 @@ def build_hindsight(
 def frame_length(
     task: Task, tokenizer: ChatTokenizer, config: HindsightConfig, *, enable_thinking: bool = False
 ) -> int:
-    """Tokens of the longest hindsight prompt of a task when all that may be cut is cut.
+    """Return the tokens of the longest hindsight prompt of a task when all that may be cut is cut.
 
     A task whose frame fits `config.max_prompt_tokens` has a prompt for whatever its attempts and their feedback say.
     """
     both = config.include_demo and config.include_feedback and not config.feedback_only_without_demo
-    frames = [Blocks(demo=CUT_MARK, feedback=CUT_MARK)] if both else [Blocks(demo=CUT_MARK), Blocks(feedback=CUT_MARK)]
-    if config.include_own_attempt:
-        frames = [replace(blocks, attempt=CUT_MARK) for blocks in frames]
-    turns = [_with_blocks(task, blocks) for blocks in frames]
+    own = [ATTEMPT_HEADER] if config.include_own_attempt else []
+    frames = [[DEMO_HEADER, header] if both else [header] for header in (FEEDBACK_HEADER, SUCCESS_FEEDBACK_HEADER)]
+    turns = [_with_blocks(task, dict.fromkeys([*headers, *own], CUT_MARK)) for headers in [[DEMO_HEADER], *frames]]
     return max(len(render_prompt(tokenizer, messages, enable_thinking=enable_thinking)) for messages in turns)
 
 
 def _blocks(
     attempts: Sequence[Attempt], position: int, routing: Routing, tokenizer: ChatTokenizer, config: HindsightConfig
 ) -> Blocks:
-    """What an attempt's prompt shows, whole. The own attempt is left out where it is its own demonstration."""
-    demo = None if routing.demo_from is None else attempts[routing.demo_from].text
-    repeated = config.include_own_attempt and routing.demo_from != position
-    attempt = attempts[position].text if repeated else None
+    """Return what an attempt's prompt shows, whole. The own attempt is left out where it is its own demonstration."""
+    texts: Blocks = {}
+    if routing.demo_from is not None:
+        texts[DEMO_HEADER] = attempts[routing.demo_from].text
+    if config.include_own_attempt and routing.demo_from != position:
+        texts[ATTEMPT_HEADER] = attempts[position].text
     if config.remove_thinking:
-        demo, attempt = _without_thinking(demo), _without_thinking(attempt)
-    feedback = attempts[position].feedback if routing.use_feedback else None
-    return Blocks(
-        demo=_inert(demo, tokenizer), attempt=_inert(attempt, tokenizer), feedback=_inert(feedback, tokenizer)
-    )
+        texts = {header: _without_thinking(text) for header, text in texts.items()}
+    if routing.use_feedback:
+        texts[_feedback_header(attempts[position])] = attempts[position].feedback
+    return {header: inert(text, tokenizer) for header, text in texts.items()}
 
 
 def _with_blocks(task: Task, blocks: Blocks) -> list[Message]:
-    """The task's messages; the user's last one is the question, with what hindsight adds. The own attempt alone is
-    nothing to look back on."""
+    """Return the task's messages; the user's last one is the question, with what hindsight adds.
+
+    The own attempt alone is nothing to look back on: the messages stay as they are.
+    """
     messages = list(task.messages)
-    if blocks.demo is None and blocks.feedback is None:
+    if not blocks.keys() - {ATTEMPT_HEADER}:
         return messages
     turn = last_user_turn(messages)
-    parts = [messages[turn].content]
-    for header, text in (
-        (DEMO_HEADER, blocks.demo),
-        (ATTEMPT_HEADER, blocks.attempt),
-        (FEEDBACK_HEADER, blocks.feedback),
-    ):
-        if text is not None:
-            parts.append(f"{header}\n{text}")
-    messages[turn] = replace(messages[turn], content="\n\n".join([*parts, CLOSING]))
+    shown = [f"{header}\n{blocks[header]}" for header in HEADERS if header in blocks]
+    messages[turn] = replace(messages[turn], content="\n\n".join([messages[turn].content, *shown, CLOSING]))
     return messages
 
 
-def _cut(text: str | None, kept_chars: int) -> str | None:
-    return None if text is None else cut(text, kept_chars)
+def _feedback_header(attempt: Attempt) -> str:
+    return SUCCESS_FEEDBACK_HEADER if attempt.success else FEEDBACK_HEADER
 
 
-def _inert(text: str | None, tokenizer: ChatTokenizer) -> str | None:
-    return None if text is None else inert(text, tokenizer)
-
-
-def _without_thinking(text: str | None) -> str | None:
-    """Every turn of the model's without its thinking."""
-    if text is None:
-        return None
+def _without_thinking(text: str) -> str:
+    """Return the text with the thinking cut out of every turn of the model's."""
     return ASSISTANT_MARK.join(_THINKING.sub("", turn) for turn in text.split(ASSISTANT_MARK))

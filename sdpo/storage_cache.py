@@ -1,11 +1,11 @@
-"""Local copies of what lies in object stores, below $SDPO_CACHE (default ~/.cache/sdpo) of each node.
+"""Local copies of files in object stores, below $SDPO_CACHE (default ~/.cache/sdpo) of each node.
 
-fetched/ID/NAME    a file or a folder, whole; ID hangs on the URI and on every file's name, size and tag
-scratch/           on its way to or from a store; NAME-PID folders of processes that are gone may be deleted
+fetched/ID/NAME    a complete file or folder; ID follows from the URI and from every file's name, size and tag
+scratch/           files on their way to or from a store; folders PID-* of processes that have ended may be deleted
 runs/ID/NAME       the working copy of a run whose directory is in a store
-views/ID/NAME      such a directory for reading
+views/ID/NAME      a copy of such a directory for reading
 
-Nothing in it is needed: all may be deleted while nothing uses it. `fetched` grows with every new version of a URI.
+All of it may be deleted while no process uses it. `fetched` grows with every new version of a URI.
 """
 
 import fcntl
@@ -21,15 +21,15 @@ from pathlib import Path
 
 from sdpo.config import RunConfig
 from sdpo.errors import StorageError, TransferError
-from sdpo.storage import TRANSFER_S, Entry, Store, is_uri
+from sdpo.storage import TRANSFER_S, Entry, Store, base_name, is_uri
 
 LOOK_EVERY_S = 0.2
 
 
 def cache_folder(*names: str) -> Path:
-    """A folder of the cache, which is made. Raises `StorageError` where that is impossible."""
+    """Make and return a folder of the cache. Raises `StorageError` where that is impossible."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdpo"
-    folder = Path(os.environ.get("SDPO_CACHE") or default).joinpath(*names)
+    folder = Path(os.environ.get("SDPO_CACHE") or default).expanduser().joinpath(*names)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -40,33 +40,39 @@ def cache_folder(*names: str) -> Path:
 
 
 def short_id(text: str) -> str:
-    """A name for `text` in the cache."""
+    """Return a name for `text` in the cache."""
     return sha256(text.encode()).hexdigest()[:16]
 
 
-def base_name(place: str | Path) -> str:
-    """The last part of a path or a URI."""
-    return str(place).rstrip("/").rpartition("/")[2]
+def local_disk(location: str) -> Path:
+    """Return a path on the disk of this machine that a run directory at `location` fills: its own or the cache's."""
+    return cache_folder() if is_uri(location) else Path(location).absolute()
 
 
-def fetched(place: str | Path, timeout_s: float = TRANSFER_S) -> Path:
-    """A path is itself; of a URI the copy in the cache, which is brought if it is not there or no longer the same.
+def output_folder(location: str | Path) -> Path:
+    """Return the folder for files that are made from `location`: itself, or the current folder for a URI."""
+    return Path() if is_uri(location) else Path(location)
 
-    Of several processes that ask at one time, one brings it. Raises `StorageError` or `TransferError`, one line.
+
+def fetched(location: str | Path, timeout_s: float = TRANSFER_S) -> Path:
+    """Return a local path with the content of `location`: a path itself; of a URI the copy in the cache, which is
+    downloaded if it is missing or no longer the same.
+
+    Of several processes that ask at one time, one downloads. Raises `StorageError` or `TransferError`, one line.
     """
-    if isinstance(place, Path) or not is_uri(place):
-        return Path(place)
+    if not is_uri(location):
+        return Path(location)
     deadline_s = time.monotonic() + timeout_s
-    store = Store(place)
+    store = Store(location)
     entries = _entries(store)
     content = sorted((name, entry.size, entry.tag) for name, entry in entries.items())
-    folder = cache_folder("fetched") / short_id(f"{store.place} {content}")
-    copy = folder / base_name(store.place)
-    with _alone(folder.with_suffix(".lock"), store.place, deadline_s):
+    folder = cache_folder("fetched") / short_id(f"{store.location} {content}")
+    copy = folder / base_name(store.location)
+    with _node_lock(folder.with_suffix(".lock"), store.location, deadline_s):
         if not folder.exists():
             beside = folder.with_name(f"{folder.name}.unfinished-{uuid.uuid4().hex[:8]}")
             try:
-                _bring(store, entries, beside / copy.name, deadline_s - time.monotonic())
+                _download(store, entries, beside / copy.name, deadline_s - time.monotonic())
                 beside.rename(folder)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
@@ -74,29 +80,27 @@ def fetched(place: str | Path, timeout_s: float = TRANSFER_S) -> Path:
 
 
 @contextmanager
-def borrowed(place: str | Path, timeout_s: float = TRANSFER_S) -> Iterator[Path]:
-    """As `fetched`, but a copy of a URI is gone when the block ends. Raises as `fetched`."""
-    if isinstance(place, Path) or not is_uri(place):
-        yield Path(place)
+def borrowed(location: str | Path, timeout_s: float = TRANSFER_S) -> Iterator[Path]:
+    """Give a local path as `fetched` does; a copy of a URI is removed when the block ends. Raises as `fetched`."""
+    if not is_uri(location):
+        yield Path(location)
         return
-    store = Store(place)
+    store = Store(location)
     with scratch() as folder:
-        copy = folder / base_name(store.place)
-        _bring(store, _entries(store), copy, timeout_s)
+        copy = folder / base_name(store.location)
+        _download(store, _entries(store), copy, timeout_s)
         yield copy
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder of the cache, which is gone when the block ends."""
+    """Give an empty folder of the cache, which is removed when the block ends."""
     with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=cache_folder("scratch")) as folder:
         yield Path(folder)
 
 
 def with_local_model(config: RunConfig) -> RunConfig:
-    """The same config where `model.path` is a path of this node: a URI is fetched. Raises as `fetched`."""
-    if not is_uri(config.model.path):
-        return config
+    """Return the config with `model.path` as a path of this node: a URI is fetched. Raises as `fetched`."""
     model = config.model.model_copy(update={"path": str(fetched(config.model.path))})
     return config.model_copy(update={"model": model})
 
@@ -104,21 +108,21 @@ def with_local_model(config: RunConfig) -> RunConfig:
 def _entries(store: Store) -> Mapping[str, Entry]:
     entries = store.listing()
     if not entries:
-        raise StorageError(f"{store.place}: no such file or folder there")
+        raise StorageError(f"{store.location}: no such file or folder there")
     return entries
 
 
-def _bring(store: Store, entries: Mapping[str, Entry], copy: Path, timeout_s: float) -> None:
-    store.download({name: copy / name if name else copy for name in entries if not name.endswith("/")}, timeout_s)
-    for name, entry in entries.items():
-        file = copy / name if name else copy
-        if not name.endswith("/") and file.stat().st_size != entry.size:
-            raise TransferError(f"{store.place}: {name or 'it'} changed while it was read; try again")
+def _download(store: Store, entries: Mapping[str, Entry], copy: Path, timeout_s: float) -> None:
+    files = {name: copy / name if name else copy for name in entries if not name.endswith("/")}
+    store.download(files, timeout_s)
+    for name, file in files.items():
+        if file.stat().st_size != entries[name].size:
+            raise TransferError(f"{store.location}: {name or 'it'} changed while it was read; try again")
 
 
 @contextmanager
-def _alone(lock: Path, what: str, deadline_s: float) -> Iterator[None]:
-    """Of all processes of this node, one at a time is inside."""
+def _node_lock(lock: Path, what: str, deadline_s: float) -> Iterator[None]:
+    """Let one process of this node at a time into the block. Raises `TransferError` after the deadline."""
     with lock.open("w") as file:
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Read a task set: JSON lines, JSON or Parquet, one `Task` a record. Every failure is a one-line `TaskFileError`.
+"""Read a task set from JSON lines, JSON or Parquet, one `Task` for each record. Failures are one-line `TaskFileError`s.
 
 A line looks like {"id": "double-it", "messages": [{"role": "user", "content": "Write f(x): double it."}],
 "environment": "code", "payload": {...}}.
@@ -7,7 +7,7 @@ A line looks like {"id": "double-it", "messages": [{"role": "user", "content": "
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -23,18 +23,22 @@ _ROLES: tuple[str, ...] = get_args(get_type_hints(Message)["role"])
 
 
 def load_tasks(path: str | Path) -> list[Task]:
-    """The tasks of a file in its order, in any form of `sdpo.records`. Raises `TaskFileError`, also for no tasks.
+    """Return the tasks of a file in its order, in any format of `sdpo.records`. Raises `TaskFileError`, also for none.
 
-    In Parquet, `messages` and `payload` are nested columns or JSON as text. A nested column cannot tell a key that a
-    row lacks from one that is null: there both count as lacking.
+    In Parquet, `messages` and `payload` are nested columns or JSON as text. A nested column does not distinguish a key
+    that a row lacks from one that is null: there both count as missing.
     """
     tasks: list[Task] = []
-    place_of: dict[str, str] = {}
+    first_use: dict[str, str] = {}
     for where, record in read_file(str(path)):
         task = _parse_task(where, _of_columns(where, record) if str(path).endswith(PARQUET) else record)
-        if task.id in place_of:
-            raise TaskFileError(f"{where}: id={show(task.id)}: already used on {place_of[task.id]}")
-        place_of[task.id] = where.removeprefix(f"{path}, ")
+        try:
+            to_line(task)
+        except TaskFileError as error:  # NaN, half a surrogate pair
+            raise TaskFileError(f"{where}: {error}") from None
+        if task.id in first_use:
+            raise TaskFileError(f"{where}: id={show(task.id)}: already used on {first_use[task.id]}")
+        first_use[task.id] = where.removeprefix(f"{path}, ")
         tasks.append(task)
     if not tasks:
         raise TaskFileError(f"{path}: holds no tasks; allowed: objects with {', '.join(_TASK_KEYS)}, one a line or row")
@@ -42,7 +46,7 @@ def load_tasks(path: str | Path) -> list[Task]:
 
 
 def check_task_set(source: str, tasks: Sequence[Task]) -> None:
-    """Raises `TaskFileError` where tasks that a program made could not have stood in a task file. `source` is named."""
+    """Raises `TaskFileError` that names `source` if tasks that a program made cannot be those of a task file."""
     seen: set[str] = set()
     for task in tasks:
         line = to_line(task)
@@ -55,7 +59,7 @@ def check_task_set(source: str, tasks: Sequence[Task]) -> None:
 
 
 def to_line(task: Task) -> str:
-    """The task as one line of a task file, without the line feed. Raises `TaskFileError` for what JSON cannot hold."""
+    """Return a task as one line of a task file, without the line feed. Raises `TaskFileError` for no JSON."""
     messages = [dataclasses.asdict(message) for message in task.messages]
     line = {"id": task.id, "messages": messages, "environment": task.environment, "payload": task.payload}
     try:
@@ -67,61 +71,44 @@ def to_line(task: Task) -> str:
 
 
 def digest(tasks: Iterable[Task]) -> str:
-    """SHA-256 of the tasks as a task file's lines."""
+    """Return the SHA-256 of the tasks as lines of a task file."""
     return sha256("\n".join(map(to_line, tasks)).encode()).hexdigest()
 
 
 def _of_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A Parquet row as a task file's line would have it."""
+    """Return a Parquet row as the object that a line of a task file holds."""
     nested = {}
     for key in ("messages", "payload"):
         if isinstance(value := row.get(key), str):
             nested[key] = parse_json(f"{where}: {key}={show(value)}", value)
-        elif key in row:
-            nested[key] = _without_nulls(value)
     return row | nested
 
 
-def _without_nulls(value: Any) -> Any:
-    """Objects without their keys that are null, at every depth; lists keep all."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(below) for key, below in value.items() if below is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
 def _parse_task(where: str, data: Any) -> Task:
-    """One record. `where` starts every error's text."""
+    """Return the task of one record. Raises `TaskFileError` that starts with `where`."""
     _check_keys(where, "", data, _TASK_KEYS)
-    return Task(
-        id=_text(where, "id", data["id"]),
-        messages=_parse_messages(where, data["messages"]),
-        environment=_text(where, "environment", data["environment"]),
-        payload=_mapping(where, "payload", data["payload"]),
-    )
+    _require_text(where, "id", data["id"])
+    messages = _parse_messages(where, data["messages"])
+    _require_text(where, "environment", data["environment"])
+    _require(isinstance(data["payload"], dict), where, "payload", data["payload"], "an object")
+    return Task(**(data | {"messages": messages}))
 
 
 def _parse_messages(where: str, data: Any) -> tuple[Message, ...]:
-    """At least one message, the user's last."""
-    if not isinstance(data, list) or not data:
-        raise TaskFileError(f"{where}: messages={show(data)}: allowed: a list of at least one message")
-    messages = []
+    """Return the messages of a task: at least one, the last of the user."""
+    _require(isinstance(data, list) and bool(data), where, "messages", data, "a list of at least one message")
     for i, item in enumerate(data):
-        key = f"messages[{i}]"
-        _check_keys(where, f"{key}.", item, _MESSAGE_KEYS)
-        if item["role"] not in _ROLES:
-            raise TaskFileError(f"{where}: {key}.role={show(item['role'])}: allowed: {', '.join(_ROLES)}")
-        messages.append(Message(role=item["role"], content=_text(where, f"{key}.content", item["content"])))
-    if messages[-1].role != "user":
-        key = f"messages[{len(messages) - 1}].role"
-        raise TaskFileError(f"{where}: {key}={messages[-1].role}: allowed: user, for the last message")
-    return tuple(messages)
+        _check_keys(where, f"messages[{i}].", item, _MESSAGE_KEYS)
+        _require(item["role"] in _ROLES, where, f"messages[{i}].role", item["role"], ", ".join(_ROLES))
+        _require_text(where, f"messages[{i}].content", item["content"])
+    last = data[-1]["role"]
+    _require(last == "user", where, f"messages[{len(data) - 1}].role", last, "user, for the last message")
+    return tuple(Message(**item) for item in data)
 
 
 def _check_keys(where: str, prefix: str, data: Any, keys: tuple[str, ...]) -> None:
-    """An object with exactly these keys."""
-    if not isinstance(data, dict):
-        name = prefix.rstrip(".") or "task"
-        raise TaskFileError(f"{where}: {name}={show(data)}: allowed: an object with {', '.join(keys)}")
+    """Raises `TaskFileError` unless `data` is an object with exactly these keys."""
+    _require(isinstance(data, dict), where, prefix.rstrip(".") or "task", data, f"an object with {', '.join(keys)}")
     for key in data:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
@@ -132,13 +119,11 @@ def _check_keys(where: str, prefix: str, data: Any, keys: tuple[str, ...]) -> No
             raise TaskFileError(f"{where}: {prefix}{key}: missing; allowed: {', '.join(keys)}")
 
 
-def _text(where: str, key: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise TaskFileError(f"{where}: {key}={show(value)}: allowed: a string that is not blank")
-    return value
+def _require_text(where: str, key: str, value: Any) -> None:
+    _require(isinstance(value, str) and bool(value.strip()), where, key, value, "a string that is not blank")
 
 
-def _mapping(where: str, key: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TaskFileError(f"{where}: {key}={show(value)}: allowed: an object")
-    return value
+def _require(is_allowed: bool, where: str, key: str, value: Any, allowed: str) -> None:
+    """Raises `TaskFileError` with the key, its value and what is allowed, unless the value is."""
+    if not is_allowed:
+        raise TaskFileError(f"{where}: {key}={show(value)}: allowed: {allowed}")

@@ -11,15 +11,17 @@ class StudentLogProbs(Protocol):
 
     @property
     def sampled(self) -> Tensor:
-        """Of the sampled tokens [N]."""
+        """Return the log-probs of the sampled tokens [N]."""
 
     @property
     def support(self) -> Tensor | None:
-        """At the support ids [N, K] ([N, V] with `support: full`); None where the estimator needs no support."""
+        """Return those at the support ids [N, K] ([N, V] with `support: full`); None where the estimator needs no
+        support.
+        """
 
     @property
     def tail(self) -> Tensor | None:
-        """Log of the mass outside the support [N]; None without support and with `support: full`."""
+        """Return the log of the mass outside the support [N]; None without support and with `support: full`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ class TokenTargets:
     teacher_tail: Tensor | None = None
     """[N]; None with `support: full`."""
     sequence_advantage: Tensor | None = None
-    """[N] the attempt's mean of log q - log pi_old (`sdpo.advantages.sequence_advantages`), on each of its tokens."""
+    """[N] the attempt's mean of log q - log pi_old (`Objective.sequence_advantage`), on each of its tokens."""
     old_support: Tensor | None = None
     """[N, K] pi_old's bins, for `clipped_surrogate`; None: those of the student itself."""
     old_tail: Tensor | None = None
@@ -58,14 +60,19 @@ class TokenTargets:
     """[N] the initial model's log-probs of the sampled tokens, for `reference_kl`."""
 
     def part(self, rows: slice) -> "TokenTargets":
-        """The targets of tokens `rows`, as views."""
+        """Return the targets of tokens `rows`, as views."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         parts: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
         return TokenTargets(**parts)
 
 
+def log_old(student: StudentLogProbs, targets: TokenTargets) -> Tensor:
+    """Return log pi_old of the sampled tokens [N]; on the batch's first step that is the student itself."""
+    return student.sampled if targets.old is None else targets.old
+
+
 def required(value: Tensor | None, name: str) -> Tensor:
-    """`value`, or `ValueError` if the objective needs it and nobody computed it."""
+    """Return `value`. Raises `ValueError` if it is None although the objective needs it."""
     if value is None:
         raise ValueError(f"{name}=None: the objective needs it; allowed: a tensor")
     return value

@@ -1,4 +1,4 @@
-"""What travels between the rooms: frozen, slotted, keyword-only types. Imports numpy and nothing heavier.
+"""The messages between the packages: frozen, slotted, keyword-only types. Imports numpy and nothing heavier.
 
 Dimension letters: P prompt tokens, T response tokens, K support size, H hindsight prompt tokens.
 Token in, token out: token ids are produced once, by the engine, and never decoded and tokenised again.
@@ -42,9 +42,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Version:
-    """Which weights: the run's incarnation and the rollout batch that made them (0 = as loaded).
+    """The weights that the run's incarnation `incarnation` held after `batch` rollout batches (0: as loaded).
 
-    `str(Version(incarnation=1, batch=7)) == "1.7"`; that string is what the engine records per token.
+    `str(Version(incarnation=1, batch=7)) == "1.7"`, the form in which vLLM and files keep it.
     """
 
     incarnation: int
@@ -55,15 +55,16 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> "Version":
+        """Return the version of a text that `str` made. Raises `ValueError` for any other text."""
         incarnation, batch = text.split(".")
         return cls(incarnation=int(incarnation), batch=int(batch))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionSpan:
-    """Tokens [start, end) of a segment were sampled under `version` (a `str(Version)`)."""
+    """Tokens [start, end) of a segment were sampled under `version`."""
 
-    version: str
+    version: Version
     start: int
     end: int
 
@@ -151,12 +152,12 @@ class Rollout:
 
     @property
     def response_ids(self) -> Int32:
-        """int32 [T]: every segment's tokens, in order, the environment's included."""
+        """Return int32 [T]: every segment's tokens, in order, the environment's included."""
         return np.concatenate([s.token_ids for s in self.segments]).astype(np.int32, copy=False)
 
     @property
     def model_mask(self) -> NDArray[np.bool_]:
-        """bool [T]: True where the model wrote the token."""
+        """Return bool [T]: True where the model wrote the token."""
         return np.concatenate([np.full(len(s.token_ids), s.author == "model") for s in self.segments])
 
 
@@ -180,24 +181,26 @@ class RolloutHeader:
     num_turns: int
     last_token_id: int
     finish_reason: FinishReason
-    versions: tuple[str, ...]
+    versions: tuple[Version, ...]
 
     @property
     def num_model_tokens(self) -> int:
-        """Tokens of the response that the model wrote."""
+        """Return the number of tokens of the response that the model wrote."""
         return self.num_response_tokens - self.num_environment_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the world answered. `reward` is None exactly when `infrastructure_error` is set.
+    """What the environment answered. `reward` is None exactly when `infrastructure_error` is set.
 
+    `success`: whether the attempt may be shown to others as a solution, and counts as passed. An environment may leave
+    it out: the env worker then sets it, to whether the reward is at least `hindsight.success_threshold`.
     `feedback` is budgeted and deterministic; blank when there is nothing to say.
     `kind` names the outcome for metrics, for example "passed", "wrong_answer", "runtime_error", "no_program".
     """
 
     reward: float | None
-    success: bool
+    success: bool = None  # type: ignore[assignment]  # left out by an environment; never seen behind the env worker
     kind: str
     feedback: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)

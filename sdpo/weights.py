@@ -1,5 +1,8 @@
 """The wire format of weights: buckets of named tensors as bytes, and the manifest that closes a stream.
 
+A receiver offers `begin_update(version)`, `receive_bucket(bucket)` for each bucket, and `finish_update(manifest)`,
+which returns a `WeightAudit`. A failure raises `WeightSyncError`; the receiver must not serve after it.
+
 A stream is an iterator of `WeightBucket` that ends with one `WeightManifest`. A bucket holds at most
 `bucket_bytes`, except that a single larger tensor travels in a bucket of its own. bfloat16 has no numpy type,
 so tensors travel as bytes with the name of their dtype.
@@ -8,16 +11,19 @@ so tensors travel as bytes with the name of their dtype.
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpo.config import RunConfig
 from sdpo.errors import WeightSyncError
 from sdpo.types import Float32, Int32, Version
 
 Stream = Literal["policy", "teacher"]
 UInt8 = NDArray[np.uint8]
+DEFAULT_TOLERANCE = {"float32": 0.01, "bfloat16": 0.25}
+"""Of an audit by `model.dtype`: the mean absolute difference of the probe's log-probs, in nats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +69,30 @@ class WeightAudit:
 
     version: Version
     num_bytes: int
-    max_abs_diff: float
     mean_abs_diff: float
+    max_abs_diff: float
 
 
-class WeightReceiver(Protocol):
-    """What rollout workers and teachers offer. A failure raises `WeightSyncError`; then it must not serve."""
+def audit_probe(manifest: "WeightManifest", log_probs: Float32, config: RunConfig) -> WeightAudit:
+    """Return the audit of an update whose receiver gives the manifest's probe these log-probs, float32 [P-1].
 
-    def begin_update(self, version: Version) -> None: ...
-
-    def receive_bucket(self, bucket: WeightBucket) -> None: ...
-
-    def finish_update(self, manifest: WeightManifest) -> WeightAudit: ...
+    The mean difference decides: the rounding of one large 16-bit logit moves a single log-prob by half a nat, while a
+    tensor that is missing, swapped or transposed moves most of them. Raises `WeightSyncError`.
+    """
+    version, expected = manifest.version, manifest.probe_log_probs
+    if log_probs.shape != expected.shape:
+        raise WeightSyncError(
+            f"weights {version}: the probe has {len(log_probs)} log-probs, the sender sent {len(expected)}"
+        )
+    difference = np.abs(log_probs.astype(np.float64) - expected)
+    mean, largest = float(difference.mean()), float(difference.max())
+    tolerance = config.weights.audit_tolerance or DEFAULT_TOLERANCE[config.model.dtype]
+    if not mean <= tolerance:  # a NaN fails as well
+        raise WeightSyncError(
+            f"weights {version}: the probe's log-probs differ from the learner's by {mean:.4g} on average and "
+            f"{largest:.4g} at most; allowed: {tolerance:g} on average (weights.audit_tolerance)"
+        )
+    return WeightAudit(version=version, num_bytes=manifest.num_bytes, mean_abs_diff=mean, max_abs_diff=largest)
 
 
 def make_bucket(index: int, tensors: list[tuple[str, str, tuple[int, ...], UInt8]]) -> WeightBucket:

@@ -1,7 +1,8 @@
-"""Order, environment and shared parts of a test session: cheap tests first, real parts always, nothing downloaded."""
+"""Environment, tiers and shared fixtures of a test session. Nothing is downloaded."""
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,17 +22,30 @@ os.environ.update(
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
-def _cost(item: pytest.Item) -> tuple[bool, bool]:
-    return item.get_closest_marker("slow") is not None, "integration" in item.path.parts
+TIERS = ("clusters", "integration", "attacks", "process", "pure")
+"""Folders of the tests. Slow tiers start first: with several processes, the short tests fill the time at the end."""
+
+
+def _tier(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT / "tests").parts[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unit tests, then integration tests, then slow ones. GPU tests are skipped where there is no GPU."""
-    items.sort(key=_cost)
+    """Mark every test with its tier and order the tiers. GPU tests are skipped where there is no GPU."""
+    for item in items:
+        item.add_marker(_tier(item))
+    items.sort(key=lambda item: TIERS.index(_tier(item)))
     if shutil.which("nvidia-smi") is None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave the cluster of `ray_cluster` before the tests of a tier without Ray; the tiers with Ray come before."""
+    ray = sys.modules.get("ray")
+    if _tier(item) in TIERS[TIERS.index("attacks") :] and ray is not None and ray.is_initialized():
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ case "$kind" in
     env) name=sdpo-env-node compiler="" ;;
     *) die "kind=${kind:-nothing}: allowed: gpu, cpu, env" ;;
 esac
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' sdpo/__init__.py)
 image=${SDPO_IMAGE:-$name:$version}
 docker version --format '{{.Server.Version}}' >/dev/null 2>&1 || die "no Docker engine answers"
 options=(--build-arg "LOCK=deploy/docker/$kind.lock" --build-arg "SYSTEM=$compiler")

@@ -24,8 +24,8 @@ COPY rollout_workers /src/rollout_workers
 COPY env_workers /src/env_workers
 COPY learner /src/learner
 COPY orchestrator /src/orchestrator
-# What only a build or a test needs is left behind: pip itself, tests of packages. Bytecode is not: Ray starts a dozen
-# processes on a node and gives them seconds. Nor are headers of torch: what it compiles at run time includes them.
+# Remove what only a build or a test needs: pip itself, tests of packages. Keep bytecode, because Ray starts a dozen
+# processes on a node and gives them seconds, and the headers of torch, which it compiles against at run time.
 RUN /opt/sdpo/bin/pip install --quiet --no-deps --no-compile --no-build-isolation /src \
     && site=$(/opt/sdpo/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
     && find "$site" -type d -name tests -prune -exec rm -rf {} + \

@@ -8,12 +8,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The image's build installs the project without build isolation.
 echo "setuptools>=77" >"$work/build.in"
-# CPU: builds of CUDA, which nothing of ours needs there and with which transformers does not import.
+# CPU: no CUDA builds of torchvision and others, with which transformers does not import.
 for name in torchvision torchaudio torchcodec triton cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 \
     nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13; do
     echo "$name; sys_platform == 'never'"
 done >"$work/without-cuda.txt"
-# Which build of torch, the index decides that the image's build is given.
+# The package index of the image's build decides the build of torch.
 echo "torch==2.13.0" >>"$work/without-cuda.txt"
 
 lock() { # NAME WORDS [options of uv]

@@ -1,4 +1,4 @@
-"""Writes rayjob.yaml: one run on a cluster of its own, which is what raycluster.yaml describes.
+"""Write rayjob.yaml: one run on a cluster of its own, as raycluster.yaml describes it.
 
 python deploy/kubernetes/make_rayjob.py
 """
@@ -7,9 +7,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 HEAD = """\
-# A run on a cluster of its own, which comes and goes with it. Made from raycluster.yaml by make_rayjob.py.
-# A failed or evicted run is started again on a fresh cluster, and goes on at its last checkpoint: its directory is the
-# same.
+# A run on a cluster of its own, which starts and ends with it. Made from raycluster.yaml by make_rayjob.py.
+# A failed or evicted run is started again on a fresh cluster and resumes at its last checkpoint, in the same directory.
 apiVersion: ray.io/v1
 kind: RayJob
 metadata:
@@ -29,7 +28,7 @@ spec:
 
 
 def render() -> str:
-    """The text of rayjob.yaml."""
+    """Return the text of rayjob.yaml."""
     cluster = (HERE / "raycluster.yaml").read_text()
     job = (HERE / "rayjob-bucket.yaml").read_text()
     submitter = job[job.index("  submitterPodTemplate:") :]

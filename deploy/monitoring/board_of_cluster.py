@@ -1,4 +1,4 @@
-"""The board that looks at the machines, from Ray's own metrics."""
+"""The board of the machines, from Ray's own metrics."""
 
 from panels import Board, Panel, Query, Row
 

@@ -1,4 +1,4 @@
-"""The boards that look at one run: Run, Actors, Sandboxes."""
+"""The boards of one run: Run, Actors, Sandboxes."""
 
 from panels import Board, Panel, Query, Row, quantiles, rate, series, signal
 
@@ -38,7 +38,15 @@ LEARNING = Row(
     "Learning",
     (
         _one("Pass rate", "Is it learning?", series("sdpo_pass_rate"), "{{run}} {{split}}", "percentunit", top=1),
-        _one("Reward", "Mean of the last step's attempts.", series("sdpo_reward"), "{{run}}"),
+        Panel(
+            "Reward",
+            "Mean and best of the last step's attempts; mean of the last held-out evaluation.",
+            (
+                Query(series("sdpo_reward"), "{{run}}"),
+                Query(series("sdpo_reward_best"), "{{run}} best"),
+                Query(series("sdpo_heldout_reward"), "{{run}} heldout"),
+            ),
+        ),
         signal("Loss", "Of the last step.", ["train/loss"]),
         signal(
             "Entropy",
@@ -127,7 +135,7 @@ RUN = Board("run", "sdpo: Run", "Does it learn, and is it healthy?", ("run",), (
 
 
 def _waits(role: str) -> Panel:
-    """Each second of the role's actors, by what it was spent on; together they are the number of actors."""
+    """Seconds of the role's actors by activity, per second; their sum is the number of actors."""
     spent = f"sum by (state) (rate({series('sdpo_actor_seconds_total', per_actor=True, role=role)}[$__rate_interval]))"
     return Panel(
         f"{role}: busy, or waiting for", "Actor-seconds a second.", (Query(spent, "{{state}}"),), shape="stack"

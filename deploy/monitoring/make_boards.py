@@ -23,7 +23,7 @@ KINDS = {"lines": "timeseries", "stack": "timeseries", "number": "stat", "bars":
 
 
 def render(board: Board) -> str:
-    """A board as the text of its file."""
+    """Return the text of a board's file."""
     others = [{"title": b.title, "uid": f"sdpo-{b.file}"} for b in BOARDS if b is not board]
     whole = {
         "uid": f"sdpo-{board.file}",
@@ -63,7 +63,7 @@ def _link(title: str, uid: str) -> dict[str, Any]:
 
 
 def _annotations(board: Board) -> list[dict[str, Any]]:
-    """Where an incarnation of a run began: a restart is seen on every panel."""
+    """Mark where an incarnation of a run began, so that every panel shows a restart."""
     if "run" not in board.variables:
         return []
     return [
@@ -102,7 +102,7 @@ def _variable(name: str) -> dict[str, Any]:
 
 
 def _panels(board: Board) -> list[dict[str, Any]]:
-    """Rows from the top down; number panels share one line, others stand three in a line."""
+    """Place rows from the top down; number panels share one line, others are three in a line."""
     panels: list[dict[str, Any]] = []
     top = 0
     for row in board.rows:
@@ -145,7 +145,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 
 def _looks(panel: Panel) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Grafana's options and custom field settings of a kind of panel."""
+    """Return Grafana's options and custom field settings of a kind of panel."""
     newest = {"calcs": ["lastNotNull"], "fields": "", "values": False}
     if panel.shape == "number":
         return {"reduceOptions": newest, "colorMode": "value", "graphMode": "area", "textMode": "auto"}, {}

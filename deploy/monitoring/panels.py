@@ -1,4 +1,4 @@
-"""What the Grafana boards are made of. Names of our metrics are held against `sdpo.telemetry`, Ray's are not."""
+"""The parts of the Grafana boards. Names of our metrics are checked against `sdpo.telemetry`, Ray's are not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """`variables`: names out of run, actor, instance, in the order in which a person chooses."""
+    """`variables`: names out of run, actor, instance, in the order of selection."""
 
     file: str
     title: str
@@ -51,8 +51,9 @@ class Board:
 
 
 def series(name: str, *, per_actor: bool = False, suffix: str = "", **labels: str) -> str:
-    """A selector of one of our metrics, for the chosen run. `labels`: exact values, or regular expressions after `~`.
+    """Return the selector of one of our metrics, for the selected run.
 
+    `labels`: exact values, or regular expressions after `~`.
     Raises `ValueError` for a metric, a label or a value that the catalogue does not know.
     """
     metric = CATALOGUE.get(name)
@@ -71,12 +72,12 @@ def series(name: str, *, per_actor: bool = False, suffix: str = "", **labels: st
 
 
 def rate(name: str, by: str, *, per_actor: bool = False, **labels: str) -> str:
-    """A counter's growth a second, summed by labels."""
+    """Return a counter's growth per second, summed by labels."""
     return f"sum by ({by}) (rate({series(name, per_actor=per_actor, **labels)}[{WINDOW}]))"
 
 
 def quantiles(name: str, by: str = "run", *, per_actor: bool = False, **labels: str) -> tuple[Query, ...]:
-    """The median and the 95th percentile of a histogram."""
+    """Return the median and the 95th percentile of a histogram."""
     keys = [key for key in by.split(", ") if key != "run"]
     label = " ".join(f"{{{{{key}}}}}" for key in keys)
     bucket = series(name, per_actor=per_actor, suffix="_bucket", **labels)
@@ -89,7 +90,7 @@ def quantiles(name: str, by: str = "run", *, per_actor: bool = False, **labels: 
 
 
 def signal(title: str, what: str, names: Sequence[str], unit: str = "short") -> Panel:
-    """Values of metrics.jsonl over time."""
+    """Return values of metrics.jsonl over time."""
     unknown = [name for name in names if name not in LABELS["signal"]]
     if unknown:
         raise ValueError(f"sdpo_signal: {', '.join(unknown)} is not exported")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a machine ready for its role in a Ray cluster, and starts Ray on it. ROLE: head, learner, rollout or env.
+# Prepares a machine for its role in a Ray cluster, and starts Ray on it. ROLE: head, learner, rollout or env.
 #   node.sh setup ROLE              installs the role's packages into ~/sdpo-venv, puts it on PATH; safe to call again
 #   node.sh prometheus              starts Prometheus for the head's dashboard, on port 9090; safe to call again
 #   node.sh grafana                 starts Grafana in Docker, on port 3000; safe to call again
@@ -29,7 +29,7 @@ make_venv() {
         python3 -c 'import ensurepip' 2>/dev/null || apt_install python3 python3-venv
         python3 -m venv "$venv"
     fi
-    # The first line, because many a .bashrc ends early in a shell without a terminal.
+    # The first line, because a .bashrc may end early in a shell without a terminal.
     local line="export PATH=$venv/bin:\$PATH"
     grep -qsxF "$line" "$HOME/.bashrc" && return
     { echo "$line"; cat "$HOME/.bashrc" 2>/dev/null || true; } >"$HOME/.bashrc.new"
@@ -50,7 +50,7 @@ setup() {
     make_venv
     case $1 in
         head)
-            pip_install torch==2.13.0 --index-url "$torch_index"  # else pip brings CUDA, which a head has no use for
+            pip_install torch==2.13.0 --index-url "$torch_index"  # otherwise pip installs CUDA, which a head does not need
             pip_install "$source[train,$extras]"
             ;;
         learner | rollout) pip_install "$source[gpu,$extras]" ;;

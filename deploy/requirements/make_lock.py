@@ -1,9 +1,9 @@
-"""Writes deploy/requirements/cpu.lock: exact pins of the running environment, as far as the project needs them.
+"""Write deploy/requirements/cpu.lock: exact pins of the packages in the running environment that the project needs.
 
     .venv/bin/python deploy/requirements/make_lock.py
 
-Walks from the project's dependencies and the extras below through the installed packages, for every supported
-Python and machine, and gives a marker to what only some of them need. Install the result with `--no-deps`.
+Follows the project's dependencies and the extras below through the installed packages, for every supported Python and
+machine, and adds a marker to packages that only some of them need. Install the result with `--no-deps`.
 """
 
 import platform
@@ -55,7 +55,7 @@ def needed(requirement: Requirement, env: dict[str, str], extras: set[str]) -> b
 
 
 def closure(env: dict[str, str]) -> dict[str, str]:
-    """Name to version of everything that the project needs in one environment."""
+    """Return the version of each package that the project needs in one environment."""
     found: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     todo: list[tuple[Requirement, set[str]]] = [(r, set()) for r in project_requirements()]

@@ -1,4 +1,4 @@
-"""Adapters: what makes tasks of records that were not written for this project.
+"""Adapters turn records that were not written for this project into tasks.
 
 An adapter is called as `adapter(path, purpose, options)`: the path (or hub name) under `tasks.train` or
 `tasks.heldout`, which of the two it is, and `tasks.options`. It yields tasks in the order in which they are to be kept,
@@ -30,7 +30,10 @@ BUILT_IN: Mapping[str, str] = {
 
 
 def load_tasks_with(name: str, path: str, purpose: Purpose, options: Mapping[str, Any]) -> list[Task]:
-    """The tasks that adapter `name` makes of `path`. Raises ConfigError for no such adapter, else TaskFileError."""
+    """Return the tasks that adapter `name` makes of `path`.
+
+    Raises ConfigError for no such adapter, else TaskFileError.
+    """
     adapter = load_adapter(name)
     tasks = []
     try:
@@ -41,14 +44,14 @@ def load_tasks_with(name: str, path: str, purpose: Purpose, options: Mapping[str
     except UserError:
         raise
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TaskFileError(f"{path}: tasks.adapter={name} failed: {told[:300]}") from error
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TaskFileError(f"{path}: tasks.adapter={name} failed: {cause[:300]}") from error
     check_task_set(path, tasks)
     return tasks
 
 
 def load_adapter(name: str) -> Adapter:
-    """A built-in adapter, or module:function. Raises ConfigError for one that does not exist."""
+    """Return a built-in adapter, or module:function. Raises ConfigError for one that does not exist."""
     module_name, colon, function = BUILT_IN.get(name, name).partition(":")
     if not (module_name and colon and function):
         allowed = ", ".join(BUILT_IN)

@@ -1,4 +1,4 @@
-"""What the adapters of assert-style sets share: tasks whose tests a proxy cannot carry are refused, skipped or open."""
+"""Option `unsupported` of the assert-style adapters: what to do with tasks whose tests a proxy cannot carry."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,16 +16,16 @@ UNSUPPORTED = ("refuse", "skip", "open")
 
 
 def carried(path: str, tasks: Iterator[Task], chosen: Options) -> Iterator[Task]:
-    """The tasks, as option `unsupported` says: refuse (default), skip (the count is logged), open."""
-    what = chosen.choice("unsupported", UNSUPPORTED, "refuse")
+    """Yield the tasks, as option `unsupported` says: refuse (default), skip (the count is logged), open."""
+    action = chosen.choice("unsupported", UNSUPPORTED, "refuse")
     skipped: list[str] = []
     for task in tasks:
         try:
             parse_tests(task)
         except UnsupportedAsserts as error:
-            if what == "refuse":
+            if action == "refuse":
                 raise TaskFileError(f"{path}: {error}; tasks.options.unsupported: skip, or open") from None
-            if what == "skip":
+            if action == "skip":
                 skipped.append(task.id)
                 continue
             task = _open(task)

@@ -17,19 +17,19 @@ _SELF = re.compile(r"\(\s*self\s*,?\s*")
 
 
 def question(text: str, time_limit_s: float) -> tuple[Message, ...]:
-    """One user message; `time_limit_s` is what the model is told of one test's time."""
+    """Return one user message; `time_limit_s` is the time limit of one test that the message names."""
     seconds = f"{time_limit_s:g} second{'' if time_limit_s == 1 else 's'}"
     role = _ROLE.format(limit=f"The time limit of each test is {seconds}.")
     return (Message(role="user", content=f"{role}\n\n{text.strip()}"),)
 
 
 def with_starter(text: str, starter: str) -> str:
-    """A problem that names the function to write."""
+    """Return a problem that names the function to write."""
     return f"{text.strip()}\n\nThe program must define this function:\n```python\n{starter.strip()}\n```"
 
 
 def plain_function(starter: str) -> str:
-    """Starter code of a method as that of a function: no class around it, no `self`, and the imports it needs."""
+    """Return a method's starter code as that of a function: no class around it, no `self`, and the imports it needs."""
     start = _METHOD.search(starter)
     body = starter[start.start() :] if start else starter
     function = _SELF.sub("(", textwrap.dedent(body).rstrip(), count=1)
@@ -38,18 +38,18 @@ def plain_function(starter: str) -> str:
 
 
 def completion(prompt: str) -> str:
-    """A function to complete, given as source."""
+    """Return the request to complete a function, given as source."""
     return f"Complete this program; it must hold its imports and helpers too:\n```python\n{prompt.strip()}\n```"
 
 
 def with_asserts(text: str, asserts: list[str]) -> str:
-    """A problem whose function is named by examples of asserts."""
+    """Return a problem with examples of asserts, which name its function."""
     shown = "\n".join(source.strip() for source in asserts)
     return f"{text.strip()}\n\nIts tests are asserts such as:\n```python\n{shown}\n```"
 
 
 def helpers_of(prompt: str, entry_point: str) -> str:
-    """What a prompt defines beside the function to complete: imports and helpers. Raises SyntaxError."""
+    """Return what a prompt defines beside the function to complete: imports and helpers. Raises SyntaxError."""
     module = ast.parse(f"{prompt.rstrip()}\n    pass\n")
-    kept = [n for n in module.body if not (isinstance(n, ast.FunctionDef) and n.name == entry_point)]
-    return "\n".join(map(ast.unparse, kept))
+    helpers = [n for n in module.body if not (isinstance(n, ast.FunctionDef) and n.name == entry_point)]
+    return "\n".join(map(ast.unparse, helpers))

@@ -4,10 +4,11 @@
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from env_workers.adapters.records import READ_OPTIONS
+from env_workers.payloads import is_texts
 from sdpo.errors import TaskFileError
 from sdpo.show import show
 
@@ -16,7 +17,7 @@ class Options:
     """`tasks.options` of one adapter. `own` are the keys that it knows beside those of `read_records`."""
 
     def __init__(self, adapter: str, options: Mapping[str, Any], own: Sequence[str] = ()) -> None:
-        """Raises TaskFileError for an unknown key."""
+        """Raise TaskFileError for an unknown key."""
         self._options = options
         allowed = (*own, *READ_OPTIONS)
         for key in options:
@@ -28,79 +29,63 @@ class Options:
                 )
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A string that is not blank. Without a default the option must be given."""
-        value = self._get(key, default, "a string that is not blank")
-        if not isinstance(value, str) or not value.strip():
-            raise self._bad(key, value, "a string that is not blank")
-        return value
+        """Return a string that is not blank. Without a default the option must be given."""
+        return str(self._get(key, default, "a string that is not blank", lambda v: isinstance(v, str) and v.strip()))
 
     def choice(self, key: str, choices: Sequence[str], default: str | None = None) -> str:
-        """One of `choices`."""
-        value = self._get(key, default, ", ".join(choices))
-        if value not in choices:
-            raise self._bad(key, value, ", ".join(choices))
-        return str(value)
+        """Return one of `choices`."""
+        return str(self._get(key, default, ", ".join(choices), lambda v: v in choices))
 
     def integer(self, key: str, default: int | None = None, *, at_least: int = 0) -> int:
-        """A whole number."""
-        value = self._get(key, default, f"an integer of at least {at_least}")
-        if type(value) is not int or value < at_least:
-            raise self._bad(key, value, f"an integer of at least {at_least}")
-        return value
+        """Return a whole number."""
+        allowed = f"an integer of at least {at_least}"
+        return int(self._get(key, default, allowed, lambda v: type(v) is int and v >= at_least))
 
     def fraction(self, key: str, default: float | None = None) -> float:
-        """A number from 0 to 1."""
-        value = self._get(key, default, "a number from 0 to 1")
-        if type(value) not in (int, float) or not 0 <= value <= 1:
-            raise self._bad(key, value, "a number from 0 to 1")
-        return float(value)
+        """Return a number from 0 to 1."""
+        return float(self._get(key, default, "a number from 0 to 1", lambda v: type(v) in (int, float) and 0 <= v <= 1))
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """true or false."""
-        value = self._get(key, default, "true, false")
-        if not isinstance(value, bool):
-            raise self._bad(key, value, "true, false")
-        return value
+        """Return true or false."""
+        return bool(self._get(key, default, "true, false", lambda v: isinstance(v, bool)))
 
-    def texts(self, key: str, default: Sequence[str] = ()) -> tuple[str, ...]:
-        """A list of strings."""
-        value = self._get(key, list(default), "a list of strings")
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise self._bad(key, value, "a list of strings")
-        return tuple(value)
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of strings; empty if the option is not given."""
+        return tuple(self._get(key, [], "a list of strings", is_texts))
 
     def mapping(self, key: str) -> Mapping[str, Any]:
-        """Key -> value, as YAML gives it; empty if the option is not given."""
-        value = self._get(key, {}, "an object")
-        if not isinstance(value, Mapping):
-            raise self._bad(key, value, "an object")
-        return value
+        """Return keys and values, as YAML gives them; empty if the option is not given."""
+        return dict(self._get(key, {}, "an object", lambda v: isinstance(v, Mapping)))
 
     def has(self, key: str) -> bool:
         """Whether the option was given."""
         return self._options.get(key) is not None
 
-    def _get(self, key: str, default: Any, allowed: str) -> Any:
+    def _get(self, key: str, default: Any, allowed: str, is_allowed: Callable[[Any], Any]) -> Any:
         value = self._options.get(key)
         if value is None:
             value = default
         if value is None:
             raise TaskFileError(f"tasks.options.{key}: missing; allowed: {allowed}")
+        if not is_allowed(value):
+            raise TaskFileError(f"tasks.options.{key}={show(value)}: allowed: {allowed}")
         return value
 
-    def _bad(self, key: str, value: Any, allowed: str) -> TaskFileError:
-        return TaskFileError(f"tasks.options.{key}={show(value)}: allowed: {allowed}")
+
+def numbered(name: str, purpose: str, number: int) -> str:
+    """Return the id of a task whose record has none: held-out tasks have ids of their own."""
+    return f"{name}-{number}" if purpose == "train" else f"{name}-{purpose}-{number}"
 
 
 def field(where: str, record: Mapping[str, Any], key: str) -> Any:
-    """A field that must be there."""
+    """Return a field that must be there."""
     if key not in record:
         raise TaskFileError(f"{where}: {key}: missing; the record has {show(', '.join(map(str, record)))}")
     return record[key]
 
 
 def text_field(where: str, record: Mapping[str, Any], key: str, *, blank: bool = False) -> str:
-    """A string; a blank one only where `blank` allows it."""
+    """Return a string; a blank one only where `blank` allows it."""
     value = field(where, record, key)
     if not isinstance(value, str) or not (blank or value.strip()):
         raise bad_field(where, key, value, "a string" if blank else "a string that is not blank")
@@ -108,21 +93,13 @@ def text_field(where: str, record: Mapping[str, Any], key: str, *, blank: bool =
 
 
 def list_field(where: str, record: Mapping[str, Any], key: str) -> list[Any]:
-    """A list."""
+    """Return a list."""
     value = field(where, record, key)
     if not isinstance(value, list):
         raise bad_field(where, key, value, "a list")
     return value
 
 
-def mapping_field(where: str, record: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """An object."""
-    value = field(where, record, key)
-    if not isinstance(value, dict):
-        raise bad_field(where, key, value, "an object")
-    return value
-
-
 def bad_field(where: str, key: str, value: Any, allowed: str) -> TaskFileError:
-    """The error to raise for a value that cannot be used."""
+    """Return the error for a value that cannot be used."""
     return TaskFileError(f"{where}: {key}={show(value)}: allowed: {allowed}")

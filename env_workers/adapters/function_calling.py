@@ -5,30 +5,30 @@ of {"type": "function", "function": {...}}; `calls`, a list of {name, arguments}
 that holds a list may also hold it as JSON text.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from env_workers.adapters import Purpose
-from env_workers.adapters.fields import Options, bad_field, field, text_field
+from env_workers.adapters.fields import Options, bad_field, field, numbered, text_field
 from env_workers.adapters.records import read_records
-from env_workers.calling.prompt import tools_prompt
+from env_workers.tools.prompt import tools_prompt
+from sdpo.records import NotJsonError, read_json
 from sdpo.types import Message, Task
 
 _ROLES = ("system", "user", "assistant")
 
 
 def function_calling(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """The tools and the notation of calls as a system message, before the record's own messages."""
+    """Yield one task a record; a system message with the tools and the notation comes before the record's messages."""
     Options("function_calling", options)
     for number, (where, record) in enumerate(read_records(path, options), start=1):
         tools = [_tool(where, item) for item in _list(where, record, "tools")]
         calls = _list(where, record, "calls")
         yield Task(
-            id=str(record.get("id") or f"function-calling-{number}"),
+            id=str(record.get("id") or numbered("function-calling", purpose, number)),
             messages=_messages(where, record, tools_prompt(tools)),
             environment="tool_matching",
-            payload={"tools": tools, "expected": calls, "ordered": record.get("ordered", False)},
+            payload={"tools": tools, "expected": calls, "ordered": record.get("ordered") or False},
         )
 
 
@@ -59,8 +59,8 @@ def _list(where: str, record: Mapping[str, Any], key: str) -> list[Any]:
     value = field(where, record, key)
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = read_json(value)
+        except NotJsonError:
             raise bad_field(where, key, value, "a list, or the JSON text of one") from None
     if not isinstance(value, list):
         raise bad_field(where, key, value, "a list, or the JSON text of one")

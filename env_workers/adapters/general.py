@@ -10,11 +10,11 @@ from env_workers.adapters.records import read_records
 from sdpo.types import Message, Task
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-_PLACE = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
+_FIELD = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
 
 
 def records(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """One task a record.
+    """Yield one task a record.
 
     Options: `environment` and `prompt` must be given. `prompt` and `system` are templates in which {field} stands for
     that field of the record ({{name}} is the text "{name}"; braces around anything else are text). `id`: the field with
@@ -37,20 +37,20 @@ def records(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator
 
 
 def fill(where: str, template: str, record: Mapping[str, Any]) -> str:
-    """`template` with each {field} replaced by the record's, and {{name}} by {name}; other braces are text.
+    """Return `template` with each {field} replaced by the record's value, and {{name}} by {name}; other braces stay.
 
-    What the record's values hold is text, too. Raises TaskFileError for a field that the record lacks.
+    Braces in the record's values stay, too. Raises TaskFileError for a field that the record lacks.
     """
 
     def value(match: re.Match[str]) -> str:
         if match[1] is not None:
             return f"{{{match[1]}}}"
-        found = field(where, record, match[2])
-        if isinstance(found, bool) or not isinstance(found, str | int | float):
-            raise bad_field(where, match[2], found, "a string or a number, for a prompt")
-        return str(found)
+        content = field(where, record, match[2])
+        if isinstance(content, bool) or not isinstance(content, str | int | float):
+            raise bad_field(where, match[2], content, "a string or a number, for a prompt")
+        return str(content)
 
-    return _PLACE.sub(value, template)
+    return _FIELD.sub(value, template)
 
 
 def _task_id(where: str, record: Mapping[str, Any], key: str) -> str:

@@ -15,33 +15,28 @@ from sdpo.types import Task
 
 
 def humaneval(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """One task a record, judged by environment `code`; training and evaluation use the same tests.
+    """Yield one task a record, judged by environment `code`; training and evaluation use the same tests.
 
-    Options: `prompt_time_limit_s` (default 1): the limit of one test that the model is told. `unsupported`: what
+    Options: `prompt_time_limit_s` (default 1): the limit of one test that the prompt names. `unsupported`: what
     becomes of a task whose tests no proxy carries (docs/assert-tests.md): refuse (default); skip, and the count is
     logged; open, which needs `env.allow_open_asserts`.
     """
     chosen = Options("humaneval", options, ("prompt_time_limit_s", "unsupported"))
-    told_s = chosen.integer("prompt_time_limit_s", 1, at_least=1)
-    tasks = (_task(where, record, told_s) for where, record in read_records(path, options))
+    shown_limit_s = chosen.integer("prompt_time_limit_s", 1, at_least=1)
+    tasks = (_task(where, record, shown_limit_s) for where, record in read_records(path, options))
     return carried(path, tasks, chosen)
 
 
-def _task(where: str, record: Mapping[str, Any], told_s: int) -> Task:
+def _task(where: str, record: Mapping[str, Any], shown_limit_s: int) -> Task:
     prompt, entry_point = text_field(where, record, "prompt"), text_field(where, record, "entry_point")
     try:
         helpers = helpers_of(prompt, entry_point)
     except SyntaxError as error:
         raise bad_field(where, "prompt", prompt, f"Python up to a function's head ({error.msg})") from None
-    test = {
-        "kind": "asserts",
-        "entry_point": entry_point,
-        "setup": helpers,
-        "check": text_field(where, record, "test"),
-    }
+    test = {"kind": "asserts", "entry_point": entry_point, "setup": helpers, "check": text_field(where, record, "test")}
     return Task(
         id=text_field(where, record, "task_id"),
-        messages=question(completion(prompt), told_s),
+        messages=question(completion(prompt), shown_limit_s),
         environment="code",
         payload={"tests": [test]},
     )

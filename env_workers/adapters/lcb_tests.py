@@ -2,22 +2,23 @@
 
 import base64
 import io
-import json
 import pickle
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from env_workers.adapters.fields import bad_field, field, text_field
+from env_workers.code.capacity import too_large
 from env_workers.code.tests import MAX_TEST_BYTES
-from env_workers.runner.codec import TooLargeError, encode
+from env_workers.runner.codec import size_of
 from sdpo.errors import TaskFileError
+from sdpo.records import NotJsonError, read_json
 
 MAX_DECODED_BYTES = 2**30
 
 
 def read_tests(where: str, record: Mapping[str, Any], which: str) -> list[dict[str, Any]]:
-    """Tests as the code environment takes them; `which` is private, public or both (public ones first)."""
+    """Return tests as the code environment takes them; `which` is private, public or both (public ones first)."""
     keys = ("public_test_cases", "private_test_cases") if which == "both" else (f"{which}_test_cases",)
     tests = []
     for key in keys:
@@ -27,15 +28,10 @@ def read_tests(where: str, record: Mapping[str, Any], which: str) -> list[dict[s
 
 
 def fits(test: Mapping[str, Any]) -> bool:
-    """Whether the code environment takes it."""
-    if test["kind"] == "stdin":
-        return max(len(test["input"]), len(test["expected"])) <= MAX_TEST_BYTES
-    try:
-        encode(test["inputs"], MAX_TEST_BYTES)
-        encode(test["expected"], MAX_TEST_BYTES)
-    except TooLargeError:
-        return False
-    return True
+    """Whether the test is small enough for the code environment."""
+    printed = test["kind"] == "stdin"
+    given = len(test["input"]) if printed else size_of(test["inputs"])
+    return given <= MAX_TEST_BYTES and too_large(test["expected"], printed=printed) is None
 
 
 def _cases(where: str, record: Mapping[str, Any], key: str) -> list[Any]:
@@ -48,18 +44,18 @@ def _cases(where: str, record: Mapping[str, Any], key: str) -> list[Any]:
 
 def _decode(where: str, key: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        return read_json(text)
+    except NotJsonError:
         pass
     try:
         unpacker = zlib.decompressobj()
         data = unpacker.decompress(base64.b64decode(text, validate=True), MAX_DECODED_BYTES)
         if unpacker.unconsumed_tail:
             raise TaskFileError(f"{where}: {key}: larger than {MAX_DECODED_BYTES} bytes")
-        return json.loads(_OnlyText(io.BytesIO(data)).load())
+        return read_json(_OnlyText(io.BytesIO(data)).load())
     except TaskFileError:
         raise
-    except Exception:  # pickle raises what it likes
+    except Exception:  # unpickling raises errors of any type
         raise bad_field(where, key, text, "JSON, or base64 of zlib of a pickled JSON string") from None
 
 
@@ -102,6 +98,6 @@ def _function(where: str, record: Mapping[str, Any]) -> str:
 
 def _json(key: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        return read_json(text)
+    except NotJsonError:
         raise TaskFileError(f"{key}={text!r:.80}: allowed: JSON, one argument a line") from None

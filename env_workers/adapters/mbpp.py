@@ -19,12 +19,12 @@ from sdpo.types import Task
 
 
 def mbpp(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """One task a record, judged by environment `code`; training and evaluation use the same tests.
+    """Yield one task a record, judged by environment `code`; training and evaluation use the same tests.
 
     Options: `first_id`, `last_id`: only these records, both included; the data set's own parts are 1-10 (examples of
     prompts), 11-510 (test), 511-600 (validation), 601-974 (training). `examples` (default 1): how many of its asserts
     the problem shows, so that the function's name is known. `challenge` (default true): also judge by the challenge
-    tests. `prompt_time_limit_s` (default 1): the limit of one test that the model is told. `unsupported`: what
+    tests. `prompt_time_limit_s` (default 1): the limit of one test that the prompt names. `unsupported`: what
     becomes of a task whose tests no proxy carries (docs/assert-tests.md): refuse (default); skip, and the count is
     logged; open, which needs `env.allow_open_asserts`.
     """
@@ -73,7 +73,7 @@ def _sources(where: str, record: Mapping[str, Any], key: str) -> list[str]:
 
 
 def _of_solution(where: str, code: str, asserts: Sequence[str], setup: str) -> tuple[list[str], list[str]]:
-    """The functions of the solution that the asserts call, and those of its imports that they use without saying so."""
+    """Return the solution's functions that the asserts call, and its imports that the asserts use without importing."""
     try:
         solution = ast.parse(code.replace("\r\n", "\n")).body
         tests = [node for source in [*asserts, setup] for node in ast.walk(ast.parse(source.strip()))]

@@ -19,11 +19,11 @@ from sdpo.types import Message, Task
 INSTRUCTION = (
     "Solve the puzzle. Think first; then write your final answer, and nothing else, between <answer> and </answer>."
 )
-_FAR = 1_000_000
+_SEED_DISTANCE = 1_000_000
 
 
 def reasoning_gym(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """A system message that asks for <answer>, and the puzzle as the user's."""
+    """Yield one task a puzzle: a system message that asks for <answer>, and the puzzle as the user's message."""
     chosen = Options("reasoning_gym", options, ("size", "seed", "config", "heldout_size", "heldout_seed"))
     for key in READ_OPTIONS:
         if key != "config" and chosen.has(key):
@@ -42,9 +42,9 @@ def reasoning_gym(path: str, purpose: Purpose, options: Mapping[str, Any]) -> It
 
 
 def _which(chosen: Options, purpose: Purpose) -> tuple[int, int]:
-    """Seed and size. Puzzle i is made of seed + i: the ranges of training and held-out puzzles must not meet."""
+    """Return seed and size. Puzzle i is made of seed + i: the ranges of training and held-out puzzles must not meet."""
     seed, size = chosen.integer("seed", 0), chosen.integer("size", 500, at_least=1)
-    other_seed = chosen.integer("heldout_seed", seed + _FAR)
+    other_seed = chosen.integer("heldout_seed", seed + _SEED_DISTANCE)
     other_size = chosen.integer("heldout_size", 100, at_least=1)
     if seed < other_seed + other_size and other_seed < seed + size:
         raise TaskFileError(
@@ -60,12 +60,12 @@ def _tasks(path: str, name: str, settings: Mapping[str, Any], verifier: Verifier
     for index in range(settings["size"]):
         puzzle = {"dataset": name, **settings, "index": index}
         try:
-            found = verifier.ask(puzzle)
+            result = verifier.ask(puzzle)
         except (Overrun, Raised) as error:
             raise TaskFileError(f"{path}: data set {name}: puzzle {index} cannot be made: {error}") from None
-        if "error" in found:
-            raise TaskFileError(f"{path}: data set {name}: {found['error']:.200}; allowed: those of reasoning-gym")
-        question = found["question"]
+        if "error" in result:
+            raise TaskFileError(f"{path}: data set {name}: {result['error']:.200}; allowed: those of reasoning-gym")
+        question = result["question"]
         yield Task(
             id=f"{name}-{settings['seed']}-{index}",
             messages=(Message(role="system", content=INSTRUCTION), Message(role="user", content=question)),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdpo.errors import TaskFileError
+from sdpo.plain_values import plain_record
 from sdpo.records import FORMS, PARQUET, TEXT, need, read_file
 from sdpo.show import show
 
@@ -14,7 +15,7 @@ HUB = "hub:"
 
 
 def read_records(path: str, options: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, record) of every record, in order; `where` starts error messages: "train.jsonl, line 3".
+    """Yield (where, record) of every record, in order; `where` starts error messages: "train.jsonl, line 3".
 
     Reads what `sdpo.records.read_file` reads, and `hub:NAME[:SPLIT]` through the `datasets` package. Of `options` only
     READ_OPTIONS are looked at: `limit` (the first this many records), and for the hub `split` (default train),
@@ -53,7 +54,8 @@ def _from_hub(path: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Any]
     try:
         data = datasets.load_dataset(name, options.get("config"), split=split, **wanted)
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TaskFileError(f"{path}: the hub did not give split {split} of {name}: {told[:200]}") from None
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TaskFileError(f"{path}: the hub did not give split {split} of {name}: {cause[:200]}") from None
     for number, record in enumerate(data, start=1):
-        yield f"{path}, record {number}", dict(record)
+        where = f"{path}, record {number}"
+        yield where, plain_record(where, record)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from env_workers.adapters import Purpose
-from env_workers.adapters.fields import Options, bad_field, text_field
+from env_workers.adapters.fields import Options, bad_field, numbered, text_field
 from env_workers.adapters.records import read_records
 from sdpo.types import Message, Task
 
@@ -16,7 +16,10 @@ _OPTION = re.compile(r"^([A-Z]): ", re.MULTILINE)
 
 
 def sciknoweval(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """The record's system and user message as they are; the letters that exist are read from the options' lines."""
+    """Yield one task a record with its system and user message as they are.
+
+    The letters that exist are read from the options' lines.
+    """
     Options("sciknoweval", options)
     for number, (where, record) in enumerate(read_records(path, options), start=1):
         prompt, system = text_field(where, record, "prompt"), text_field(where, record, "system")
@@ -26,7 +29,7 @@ def sciknoweval(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iter
         if answer not in choices:
             raise bad_field(where, "answer", answer, ", ".join(choices))
         yield Task(
-            id=f"sciknoweval-{number}",
+            id=numbered("sciknoweval", purpose, number),
             messages=(Message(role="system", content=system), Message(role="user", content=prompt)),
             environment="multiple_choice",
             payload={"answer": answer, "choices": choices},
@@ -34,7 +37,7 @@ def sciknoweval(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iter
 
 
 def _choices(prompt: str) -> list[str]:
-    """The last run of letters that starts with A: a question may hold lines of the same form."""
+    """Return the last run of letters that starts with A: a question may hold lines of the same form."""
     letters: list[str] = []
     for letter in _OPTION.findall(prompt):
         follows = letters and ord(letter) == ord(letters[-1]) + 1

@@ -4,14 +4,14 @@ A record: `prompt`; `answer`, a JSON list of {"Action": name, "Action_Input": JS
 whose name starts with [Optional] may be left out.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from env_workers.adapters import Purpose
-from env_workers.adapters.fields import Options, bad_field, text_field
+from env_workers.adapters.fields import Options, bad_field, numbered, text_field
 from env_workers.adapters.records import read_records
+from sdpo.records import NotJsonError, read_json
 from sdpo.types import Message, Task
 
 _TOOL = re.compile(r"^(\S+): .*\nParameters: (\{.*\})$", re.MULTILINE)
@@ -22,7 +22,7 @@ _ANSWER = "JSON text: a list of {Action, Action_Input}, Action_Input the JSON te
 
 
 def toolalpaca(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """The record's prompt as it is. What the prompt documents of each tool becomes its JSON schema."""
+    """Yield one task a record, its prompt as it is; each tool's documentation in the prompt becomes a JSON schema."""
     Options("toolalpaca", options)
     for number, (where, record) in enumerate(read_records(path, options), start=1):
         prompt = text_field(where, record, "prompt")
@@ -32,7 +32,7 @@ def toolalpaca(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Itera
         system = record.get("system")
         messages = (Message(role="system", content=system),) if isinstance(system, str) and system.strip() else ()
         yield Task(
-            id=f"toolalpaca-{number}",
+            id=numbered("toolalpaca", purpose, number),
             messages=(*messages, Message(role="user", content=prompt)),
             environment="tool_matching",
             payload={"notation": "react", "tools": tools, "expected": _expected(where, record)},
@@ -40,26 +40,26 @@ def toolalpaca(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Itera
 
 
 def _tools(prompt: str) -> list[dict[str, Any]]:
-    found = {}
+    tools = {}
     for name, text in _TOOL.findall(prompt):
         try:
-            parameters = json.loads(text)
-        except json.JSONDecodeError:
+            parameters = read_json(text)
+        except NotJsonError:
             continue
-        found[name] = {"name": name, "parameters": _schema(parameters)}
-    return list(found.values())
+        tools[name] = {"name": name, "parameters": _schema(parameters)}
+    return list(tools.values())
 
 
 def _schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    required = [name for name, told in parameters.items() if str(told).startswith("Required")]
+    required = [name for name, text in parameters.items() if str(text).startswith("Required")]
     return {"type": "object", "properties": {n: _property(str(t)) for n, t in parameters.items()}, "required": required}
 
 
-def _property(told: str) -> dict[str, Any]:
-    """`Required. string. One of: [sms, email]. The way.` as a schema; what says no type gets an empty one."""
-    kind = _TYPE.match(told)
+def _property(text: str) -> dict[str, Any]:
+    """Read `Required. string. One of: [sms, email]. The way.` as a schema; without a type it is empty."""
+    kind = _TYPE.match(text)
     schema: dict[str, Any] = {"type": kind[1].lower()} if kind else {}
-    allowed = _ENUM.search(told)
+    allowed = _ENUM.search(text)
     if allowed and schema.get("type") == "string":
         schema["enum"] = [value.strip() for value in allowed[1].split(",")]
     return schema
@@ -68,13 +68,13 @@ def _property(told: str) -> dict[str, Any]:
 def _expected(where: str, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     text = text_field(where, record, "answer")
     try:
-        return [_call(action["Action"], action["Action_Input"]) for action in json.loads(text)]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return [_call(action["Action"], action["Action_Input"]) for action in read_json(text)]
+    except (KeyError, TypeError, ValueError):
         raise bad_field(where, "answer", text, _ANSWER) from None
 
 
 def _call(name: str, text: str) -> dict[str, Any]:
-    arguments = json.loads(text)
+    arguments = read_json(text)
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise TypeError
     optional = name.startswith(_OPTIONAL)

@@ -1,1 +1,1 @@
-"""The code environment: extract the program, run its tests in a sandbox, compare, answer with words."""
+"""The code environment: finds the program, runs its tests in a sandbox, compares, and gives feedback."""

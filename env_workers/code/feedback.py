@@ -1,4 +1,4 @@
-"""The words an attempt gets back, in the manner of an online judge (paper, section 4; reference formats).
+"""The feedback on an attempt, in the manner of an online judge (paper, section 4; reference formats).
 
 Priority: a syntax or runtime error, then a limit, then up to two wrong answers, the shortest first. Deterministic:
 addresses, paths and durations are scrubbed. A model may be pretrained on this wording: change it together with
@@ -7,7 +7,7 @@ FEEDBACK_VERSION.
 
 from collections.abc import Sequence
 
-from env_workers.code.outcome import Call, Outcome
+from env_workers.code.outcome import LIMIT_TITLES, Call, Outcome
 from env_workers.code.show import clip, clip_lines, printable, scrub, show
 from env_workers.code.tests import AssertGroup, FunctionalTest, StdinTest, Test
 
@@ -20,27 +20,16 @@ NO_PROGRAM = "Wrong Format\nNo program was found. Put the whole program in one b
 TRUNCATED = "Wrong Format\nThe response was cut at the length limit before the program ended. Write a shorter response."
 VIOLATION = "Sandbox Violation\nThe program broke the sandbox that it ran in."
 
-LIMIT_TITLES = {
-    "timeout": "Time Limit Exceeded",
-    "cpu_limit": "Processor Time Limit Exceeded",
-    "memory_limit": "Memory Limit Exceeded",
-    "output_limit": "Output Limit Exceeded",
-    "process_limit": "Process Limit Exceeded",
-    "file_limit": "File Limit Exceeded",
-    "disk_limit": "Disk Limit Exceeded",
-    "file_size_limit": "File Size Limit Exceeded",
-}
-
 
 def runtime_error(outcome: Outcome, test: Test) -> str:
-    """An exception, an exit or a death by signal, with up to three frames and the input that provoked it."""
+    """Describe an exception, an exit or a death by signal, with up to three frames and the input that provoked it."""
     lines = ["Runtime Error", _error_line(outcome)]
     lines += [f"Line {line} in {function} (Solution.py)" for line, function in outcome.frames]
     return _cap("\n".join([*lines, _labelled("Last Executed Input", show_input(test, outcome))]))
 
 
 def syntax_error(outcome: Outcome) -> str:
-    """What the compiler said, with the offending line."""
+    """Describe a syntax error, with the offending line."""
     lines = ["Syntax Error", f"{outcome.type_name}: {clip(scrub(outcome.message))}"]
     if outcome.line:
         lines.append(f"Line {outcome.line} (Solution.py): {clip(outcome.text)}")
@@ -48,12 +37,12 @@ def syntax_error(outcome: Outcome) -> str:
 
 
 def limit_exceeded(outcome: Outcome, test: Test) -> str:
-    """The name of the limit that ended the program, and the input it was working on."""
+    """Name the limit that ended the program, and the input that it was working on."""
     return _cap(f"{LIMIT_TITLES[outcome.status]}\n{_labelled('Last Executed Input', show_input(test, outcome))}")
 
 
 def wrong_answers(failures: Sequence[tuple[int, Outcome, Test]]) -> str:
-    """Up to two failed tests (index from 0, outcome, test) that fit, the shortest input and output first."""
+    """Describe up to two failed tests (index from 0, outcome, test) that fit, the shortest input and output first."""
 
     def length(failure: tuple[int, Outcome, Test]) -> tuple[int, int]:
         index, outcome, test = failure
@@ -65,7 +54,7 @@ def wrong_answers(failures: Sequence[tuple[int, Outcome, Test]]) -> str:
 
 
 def show_input(test: Test, outcome: Outcome) -> str:
-    """The call, for example `f([1, 2], 3)`, or a stdin test's text, within the caps.
+    """Return the call, for example `f([1, 2], 3)`, or a stdin test's text, within the caps.
 
     An assert's call is the last one it made; without one the assert itself is shown.
     """

@@ -6,7 +6,6 @@ them (imports, shared names) belongs to the group after it, and a loop stays who
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 CHECK = "check"
 
@@ -15,40 +14,22 @@ class NotGroupable(ValueError):
     """Test source that cannot be cut. The message says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tests:
-    """`setup` is a module's source, `groups` run after it in one function's scope."""
-
-    __test__ = False  # no test class of pytest's
-
-    setup: str
-    groups: tuple[str, ...]
-
-
 def group_asserts(asserts: Sequence[str]) -> tuple[str, ...]:
-    """Groups of a list of assert statements, each a piece of source. Raises NotGroupable."""
-    statements: list[ast.stmt] = []
-    sources: list[str] = []
-    groups = []
+    """Return the groups of a list of assert statements, each a piece of source. Raises NotGroupable."""
+    pieces = []
     for index, source in enumerate(asserts):
         tree = _parse(source, f"asserts[{index}]")
-        body = tree.body
         if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
             raise NotGroupable(f"asserts[{index}] holds `import *`; allowed: in setup")
-        statements += body
-        sources.append(source.strip())
-        if any(map(_tests_something, body)):
-            groups.append("\n".join(sources))
-            sources = []
-    if not groups:
-        raise NotGroupable("there is no assert statement")
-    if sources:
-        groups[-1] = "\n".join([groups[-1], *sources])
-    return tuple(groups)
+        pieces.append((source.strip(), any(map(_tests_something, tree.body))))
+    return _grouped(pieces)
 
 
-def group_check(source: str, entry_point: str) -> Tests:
-    """Groups of the body of `check(candidate)` in a module's source. Raises NotGroupable."""
+def group_check(source: str, entry_point: str) -> tuple[str, tuple[str, ...]]:
+    """Cut the body of `check(candidate)` in a module's source: return the source before it, and the groups.
+
+    The groups run in one function's scope. Raises NotGroupable.
+    """
     module = _parse(source, "check")
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == CHECK]
     if len(functions) != 1:
@@ -67,7 +48,7 @@ def group_check(source: str, entry_point: str) -> Tests:
         setup.append(f"{names[0]} = {entry_point}")
     else:
         check = _Renamed(names[0], entry_point).visit(check)
-    return Tests(setup="\n".join(setup), groups=_cut(check.body))
+    return "\n".join(setup), _grouped([(ast.unparse(node), _tests_something(node)) for node in check.body])
 
 
 class _Renamed(ast.NodeTransformer):
@@ -78,22 +59,23 @@ class _Renamed(ast.NodeTransformer):
         return ast.Name(self.new, node.ctx) if node.id == self.old else node
 
 
-def _cut(body: Sequence[ast.stmt]) -> tuple[str, ...]:
-    groups: list[list[ast.stmt]] = []
-    waiting: list[ast.stmt] = []
-    for statement in body:
-        waiting.append(statement)
-        if _tests_something(statement):
+def _grouped(pieces: Sequence[tuple[str, bool]]) -> tuple[str, ...]:
+    """Join pieces of source, each with whether it holds an assert, to groups that end with an assert."""
+    groups: list[list[str]] = []
+    waiting: list[str] = []
+    for source, has_assert in pieces:
+        waiting.append(source)
+        if has_assert:
             groups.append(waiting)
             waiting = []
     if not groups:
         raise NotGroupable("there is no assert statement")
     groups[-1] += waiting
-    return tuple("\n".join(map(ast.unparse, group)) for group in groups)
+    return tuple(map("\n".join, groups))
 
 
 def _tests_something(statement: ast.stmt) -> bool:
-    """Whether it holds an assert of more than a constant (`assert True` is what empty test files hold)."""
+    """Whether the statement holds an assert of more than a constant (`assert True` is what empty test files hold)."""
     return any(isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant) for node in ast.walk(statement))
 
 

@@ -1,28 +1,55 @@
-"""Asserts in the program's own process, for those that a proxy cannot carry. The program can read and forge them."""
+"""Asserts in the program's own process, for those that a proxy cannot carry. The program can read and forge them.
+
+All of the feature is here, but for the payload's key `open` (`env_workers.code.tests`) and the adapters' option
+`unsupported: open`, which sets it.
+"""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from env_workers.code.outcome import Outcome
-from env_workers.environment import AssertProgram
+from env_workers.code.outcome import Outcome, parse_outcomes
+from env_workers.code.proxies import bound_names
+from env_workers.environment import AssertProgram, Context
+from sdpo.config import EnvConfig
+from sdpo.errors import TaskFileError
+from sdpo.types import Task
 
 _GROUP = "_assert_group_{}"
 
 
+def check_allowed(task: Task, config: EnvConfig) -> None:
+    """Raise TaskFileError for a task with open asserts where `config` does not allow them."""
+    tests = task.payload.get("tests")
+    for test in tests if isinstance(tests, list | tuple) and not config.allow_open_asserts else ():
+        if isinstance(test, Mapping) and test.get("kind") == "asserts" and test.get("open") is True:
+            raise TaskFileError(
+                f"task {task.id}: payload.tests[0].open=true: allowed: only with env.allow_open_asserts=true, for the "
+                "program can then read and forge its tests"
+            )
+
+
+def run_open_asserts(
+    context: Context, task: Task, program: str, test: AssertProgram, time_limit_s: float
+) -> list[Outcome]:
+    """Return one outcome a group of asserts. Raises as `check_allowed` and `Executor.execute`."""
+    check_allowed(task, context.config)
+    source, calls = open_program(program, test)
+    records = context.sandbox.execute(source, calls, time_limit_s, shared=True)
+    return read_open_outcomes(parse_outcomes(records, len(calls)), program, test)
+
+
 def open_program(program: str, test: AssertProgram) -> tuple[str, list[dict[str, Any]]]:
-    """The program with the asserts behind it, and one call a group, for `Executor.execute` with shared=True."""
-    setup = [line for line in (program.rstrip(), "", test.source) if line is not None]
-    functions = [_function(_GROUP.format(index), group) for index, group in enumerate(test.groups)]
-    calls = [
-        {"kind": "functional", "function": _GROUP.format(index), "inputs": []} for index in range(len(test.groups))
-    ]
-    return "\n".join([*setup, *functions, ""]), calls
+    """Return the program with the asserts behind it, and one call a group, for `Executor.execute` with shared=True."""
+    names = [_GROUP.format(index) for index in range(len(test.groups))]
+    functions = [_function(name, group) for name, group in zip(names, test.groups, strict=True)]
+    calls = [{"kind": "functional", "function": name, "inputs": []} for name in names]
+    return "\n".join([program.rstrip(), "", test.source, *functions, ""]), calls
 
 
 def read_open_outcomes(outcomes: Sequence[Outcome], program: str, test: AssertProgram) -> list[Outcome]:
-    """The outcomes of those calls as the proxied judge words them: passed, failed, or the program's own failure."""
+    """Return the outcomes of those calls in the judge's words: passed, failed, or the program's own failure."""
     num_lines = len(program.rstrip().splitlines())
     return [_read(outcome, num_lines, group) for outcome, group in zip(outcomes, test.groups, strict=True)]
 
@@ -35,30 +62,17 @@ def _read(outcome: Outcome, num_lines: int, group: str) -> Outcome:
     if outcome.status != "raised":
         return outcome
     frames = tuple((line, function) for line, function in outcome.frames if line <= num_lines)
-    own = not outcome.frames or outcome.frames[-1][0] <= num_lines
-    if outcome.type_name == "AssertionError" and not own:
+    is_programs_own = not outcome.frames or outcome.frames[-1][0] <= num_lines
+    if outcome.type_name == "AssertionError" and not is_programs_own:
         return Outcome(status="failed", text=group, message="the assertion does not hold")
     return replace(outcome, frames=frames, text=group)
 
 
 def _function(name: str, group: str) -> str:
-    """The group as a function; what it gives a value is global, so that the groups after it see that."""
-    body = ast.parse(group).body
-    assigned = {
-        node.id
-        for statement in body
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    imported = {
-        alias.asname or alias.name.partition(".")[0]
-        for statement in body
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    names = sorted(assigned | imported)
-    head = [ast.Global(names)] if names else []
+    """Return the group as a function; names that it binds are global, so that the groups after it see them."""
+    tree = ast.parse(group)
+    names = sorted(bound_names([tree]))
     arguments = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-    function = ast.FunctionDef(name=name, args=arguments, body=[*head, *body], decorator_list=[])
+    body = [*([ast.Global(names)] if names else []), *tree.body]
+    function = ast.FunctionDef(name=name, args=arguments, body=body, decorator_list=[])
     return ast.unparse(ast.fix_missing_locations(function))

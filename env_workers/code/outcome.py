@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from env_workers.runner.codec import decode
+from env_workers.runner.codec import decode, encode
 from sdpo.errors import InfrastructureError
 
 
@@ -15,6 +15,15 @@ class Call:
     function: str
     args: tuple[Any, ...] = ()
     kwargs: tuple[tuple[str, Any], ...] = ()
+
+    def record(self, max_bytes: int) -> dict[str, Any]:
+        """Return the call for `Executor.execute`; `max_bytes` bounds each argument.
+
+        Raises UnsupportedError or TooLargeError for arguments that cannot travel.
+        """
+        inputs = [encode(value, max_bytes) for value in self.args]
+        kwargs = {name: encode(value, max_bytes) for name, value in self.kwargs}
+        return {"kind": "functional", "function": self.function, "inputs": inputs, "kwargs": kwargs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +47,17 @@ class Outcome:
     expected: tuple[Any, ...] = ()
 
 
+LIMIT_TITLES = {
+    "timeout": "Time Limit Exceeded",
+    "cpu_limit": "Processor Time Limit Exceeded",
+    "memory_limit": "Memory Limit Exceeded",
+    "output_limit": "Output Limit Exceeded",
+    "process_limit": "Process Limit Exceeded",
+    "file_limit": "File Limit Exceeded",
+    "disk_limit": "Disk Limit Exceeded",
+    "file_size_limit": "File Size Limit Exceeded",
+}
+"""Statuses of outcomes that a limit ended, and what feedback calls them."""
 _FIELDS: dict[str, tuple[str, ...]] = {
     "returned": ("value",),
     "printed": ("text",),
@@ -46,30 +66,15 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "syntax_error": ("type", "message", "line", "source"),
     "exited": ("code",),
     "killed": ("code",),
-    "timeout": (),
-    "cpu_limit": (),
-    "memory_limit": (),
-    "output_limit": (),
-    "process_limit": (),
-    "file_limit": (),
-    "disk_limit": (),
-    "file_size_limit": (),
-    "garbled": (),
-    "not_run": (),
+    **dict.fromkeys((*LIMIT_TITLES, "garbled", "not_run"), ()),
 }
 _NO_FAILURE = ("returned", "printed", "returned_other", "not_run")
-_OF_THE_JUDGE = (
-    "timeout",
-    "cpu_limit",
-    "memory_limit",
-    "output_limit",
-    "process_limit",
-    "not_run",
-)  # what values can drive it to
+_OF_ASSERTS = ("timeout", "cpu_limit", "memory_limit", "output_limit", "process_limit", "not_run")
+"""Statuses that the program's values can bring the asserts themselves to."""
 
 
 def parse_outcomes(records: Any, num_tests: int) -> list[Outcome]:
-    """The runner's records, one a test; one that the program forged or broke becomes `garbled`.
+    """Read the runner's records, one a test; one that the program forged or broke becomes `garbled`.
 
     Raises InfrastructureError when there are more or fewer than `num_tests`.
     """
@@ -77,7 +82,7 @@ def parse_outcomes(records: Any, num_tests: int) -> list[Outcome]:
 
 
 def parse_assert_outcomes(records: Any, num_groups: int) -> list[Outcome]:
-    """The records of `env_workers.runner.asserts`, one a group. Only what the judge itself said can be a pass.
+    """Read the records of `env_workers.runner.asserts`, one a group. Only what the judge itself said can be a pass.
 
     Raises InfrastructureError as `parse_outcomes`, and for asserts that need what a proxy cannot carry.
     """
@@ -100,7 +105,7 @@ def _parse(record: Any) -> Outcome:
             text=_string(fields.get("text", fields.get("source", ""))),
             type_name=_string(fields.get("type", "")),
             message=_string(fields.get("message", "")),
-            frames=_frames(fields),
+            frames=tuple((int(line), _string(function)) for line, function in fields.get("frames", ())),
             line=int(fields.get("line", 0)),
             code=int(fields.get("code", 0)),
         )
@@ -124,7 +129,7 @@ def _parse_group(record: Any) -> Outcome:
         raise InfrastructureError(f"the judge of asserts answered {record!r:.80}: {error!r:.80}") from None
     if status == "unsupported":
         raise InfrastructureError(f"the asserts need {record.get('type')}, which a proxy cannot carry")
-    if status not in _OF_THE_JUDGE:
+    if status not in _OF_ASSERTS:
         raise InfrastructureError(f"the asserts themselves failed: {record!r:.300}")
     return Outcome(status=status)
 
@@ -147,10 +152,6 @@ def _call(record: Mapping[str, Any]) -> Call:
         args=tuple(decode(value) for value in record["args"]),
         kwargs=tuple((_string(name), decode(value)) for name, value in record["kwargs"].items()),
     )
-
-
-def _frames(fields: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    return tuple((int(line), _string(function)) for line, function in fields.get("frames", ()))
 
 
 def _string(value: Any) -> str:

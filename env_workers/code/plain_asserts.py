@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from env_workers.code import capacity
 from env_workers.code.outcome import Call, Outcome
 from env_workers.environment import AssertProgram
-from env_workers.runner.codec import TooLargeError, UnsupportedError, encode
+from env_workers.runner.codec import TooLargeError, UnsupportedError, encode, size_of
 
 MAX_CALLS_BYTES = 2**20
 
@@ -27,13 +28,15 @@ class PlainAssert:
 
 
 def plain_asserts(test: AssertProgram) -> tuple[PlainAssert, ...] | None:
-    """The groups as calls, in order; None when one of them is more than a call compared with a literal."""
-    asserts = [_read(group, test.functions) for group in test.groups]
-    return None if None in asserts else tuple(a for a in asserts if a is not None)
+    """Return the groups as calls, in order; None when one of them is more than a call compared with a literal."""
+    read = [_read(group, test.functions) for group in test.groups]
+    asserts = tuple(plain for plain in read if plain is not None)
+    fit = sum(size_of(plain.expected) for plain in asserts) <= capacity.MAX_VALUE_BYTES
+    return asserts if fit and len(asserts) == len(read) else None
 
 
 def read_plain_outcomes(outcomes: Sequence[Outcome], asserts: Sequence[PlainAssert]) -> list[Outcome]:
-    """The outcomes of those calls, in one module that all share, as the judge words them."""
+    """Return the outcomes of those calls, made in one shared module, in the judge's words."""
     return [_judge(outcome, plain) for outcome, plain in zip(outcomes, asserts, strict=True)]
 
 
@@ -71,13 +74,8 @@ def _read(group: str, functions: Sequence[str]) -> PlainAssert | None:
         if len(call.kwargs) != len(called.keywords):
             return None
         encode(value, MAX_CALLS_BYTES)
-        record = {
-            "kind": "functional",
-            "function": call.function,
-            "inputs": [encode(argument, MAX_CALLS_BYTES) for argument in call.args],
-            "kwargs": {name: encode(argument, MAX_CALLS_BYTES) for name, argument in call.kwargs},
-            "plain": True,
-        }
+        needed = {"max_output_bytes": capacity.output_bytes(value, printed=False)}
+        record = {**call.record(MAX_CALLS_BYTES), "plain": True, **needed}
     except (ValueError, TypeError, MemoryError, RecursionError, UnsupportedError, TooLargeError):
         return None
     text = f"assert {ast.get_source_segment(group, test)}"

@@ -8,9 +8,9 @@ _ITERATORS = ("iter", "map", "filter", "zip", "enumerate", "reversed", "range")
 
 
 def what_cannot_be_carried(setup: str, groups: Sequence[str], functions: Collection[str]) -> str | None:
-    """The first thing in the tests that needs the program in the same process; None when there is nothing."""
+    """Return the first thing in the tests that needs the program in the same process; None when there is nothing."""
     trees = [ast.parse(source) for source in (setup, *groups)]
-    named = set(dir(builtins)) | set(functions) | {"__name__"} | _bound(trees)
+    named = set(dir(builtins)) | set(functions) | {"__name__"} | bound_names(trees)
     for tree in trees:
         for reason in _reasons(tree, frozenset(functions)):
             return reason
@@ -48,12 +48,14 @@ def _bad_argument(argument: ast.expr, functions: frozenset[str], called: Collect
     for part in _parts(argument):
         if isinstance(part, ast.Lambda):
             yield "a function as an argument"
-        if isinstance(part, ast.Name) and id(part) not in called and (_is_callable(part.id) or part.id in functions):
+        if not isinstance(part, ast.Name) or id(part) in called:
+            continue
+        if part.id in functions or callable(getattr(builtins, part.id, None)):
             yield f"a function or type as an argument ({part.id})"
 
 
 def _parts(value: ast.expr) -> Iterator[ast.expr]:
-    """The value and, of a display (list, tuple, dict ...), its items: what travels as it stands."""
+    """Yield the value and, of a display (list, tuple, dict ...), its items: what travels as it stands."""
     yield value
     if isinstance(value, ast.List | ast.Tuple | ast.Set):
         for item in value.elts:
@@ -63,16 +65,12 @@ def _parts(value: ast.expr) -> Iterator[ast.expr]:
             yield from _parts(item)
 
 
-def _is_callable(name: str) -> bool:
-    return callable(getattr(builtins, name, None))
-
-
 def _is_call(node: ast.AST, functions: Collection[str]) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions
 
 
-def _bound(trees: Sequence[ast.AST]) -> set[str]:
-    """Every name that the tests themselves give a value, wherever."""
+def bound_names(trees: Sequence[ast.AST]) -> set[str]:
+    """Return every name that the source itself binds, in any scope."""
     names = set()
     for tree in trees:
         for node in ast.walk(tree):

@@ -29,7 +29,7 @@ _CHANGING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
 
 
 def scrub(text: str, *known: str) -> str:
-    """`text` without what differs from run to run: addresses, paths, random ids, clocks, durations.
+    """Return `text` without what differs from run to run: addresses, paths, random ids, clocks, durations.
 
     What is of a kind that occurs in `known` too (a test's input and expected output) is an answer, and stays.
     """
@@ -40,7 +40,7 @@ def scrub(text: str, *known: str) -> str:
 
 
 def clip(text: str, limit: int = MAX_LINE_CHARS) -> str:
-    """`text`, of which at most `limit` characters are kept: two thirds from its head, the rest from its tail."""
+    """Return `text` cut to at most `limit` characters: two thirds from its head, the rest from its tail."""
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
@@ -48,7 +48,10 @@ def clip(text: str, limit: int = MAX_LINE_CHARS) -> str:
 
 
 def clip_lines(text: str, max_chars: int) -> str:
-    """`text` within the budgets of a line, of lines and of `max_chars` in all; the first line and the tail are kept."""
+    """Return `text` within the budgets of a line, of lines and of `max_chars` in all.
+
+    The first line and the tail are kept.
+    """
     lines = [clip(line) for line in text.rstrip("\n").split("\n")]
     if len(lines) <= MAX_LINES and sum(map(len, lines)) <= max_chars:
         return "\n".join(lines)
@@ -64,12 +67,12 @@ def clip_lines(text: str, max_chars: int) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with what UTF-8 cannot hold escaped."""
+    """Return `text` with what UTF-8 cannot hold escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def show(value: Any, depth: int = 0) -> str:
-    """As `repr`, but sets are sorted and neither long integers nor deep nesting can fail."""
+    """Return the value as `repr` does, but sets are sorted and neither long integers nor deep nesting can fail."""
     if depth > MAX_SHOW_DEPTH:
         return "..."
     if isinstance(value, int) and value.bit_length() > 4000:

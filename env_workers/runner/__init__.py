@@ -1,4 +1,4 @@
-"""Runs one program on the inputs of its tests: in the current process (trusted ones), or in a sandbox as its PID 1.
+"""Runs one program on the inputs of its tests: in the current process (trusted programs only), or in a sandbox.
 
 An outcome is a JSON mapping with a `status`: returned (value), printed (text), returned_other (type), raised (type,
 message, frames), syntax_error (type, message, line, source), memory_limit, output_limit, process_limit, file_limit,

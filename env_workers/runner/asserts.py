@@ -26,14 +26,14 @@ else:
 
 
 class ProgramFailed(BaseException):
-    """A call of the program came back without a value. No Exception: `except Exception` in a test must not hide it."""
+    """A call of the program gave no value. It is no Exception: `except Exception` in a test must not hide it."""
 
     def __init__(self, call: dict[str, Any], outcome: dict[str, Any]) -> None:
         super().__init__(outcome.get("status"))
         self.call, self.outcome = call, outcome
 
 
-class Other:
+class OpaqueValue:
     """A value that did not travel: only its truth is known, and it equals nothing."""
 
     def __init__(self, truth: bool) -> None:
@@ -43,20 +43,23 @@ class Other:
         return self._truth
 
 
-class Witness:
-    """What the assert that is being evaluated has seen so far."""
+class Recorder:
+    """Records the call and the values of the assert that is being evaluated."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask, self.texts = ask, [""]
         self.begin(0)
 
     def begin(self, index: int) -> None:
-        """An assert starts: `index` of its text. What was seen before is forgotten."""
+        """Start an assert, `index` that of its text. What was seen before is forgotten."""
         self.text = self.texts[index]
         self.seen: dict[str, Any] = {}
 
     def call(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The program's return value. Raises ProgramFailed, or UnsupportedError for arguments that cannot travel."""
+        """Return the program's return value.
+
+        Raises ProgramFailed, or UnsupportedError for arguments that cannot travel.
+        """
         message = {
             "function": function,
             "args": [encode(value, MAX_VALUE_BYTES) for value in args],
@@ -66,7 +69,7 @@ class Witness:
         status = reply.get("status") if isinstance(reply, dict) else None
         if status == "returned_other":
             self.seen = {"call": message, "other": str(reply.get("type"))}
-            return Other(reply.get("truth") is True)
+            return OpaqueValue(reply.get("truth") is True)
         if status != "returned":
             raise ProgramFailed(message, reply if isinstance(status, str) else {"status": "garbled"})
         try:
@@ -77,28 +80,28 @@ class Witness:
         return value
 
     def equal(self, left: Any, right: Any) -> Any:
-        """`left == right`, where one side is the program's answer and the other one (here: right) is expected."""
+        """Return `left == right`, where one side is the program's answer and the other (here: right) is expected."""
         try:
             self.seen["expected"] = encode(right, MAX_VALUE_BYTES)
         except Exception:
-            self.seen.pop("expected", None)  # it cannot be shown as a value; the assert's text says it
+            self.seen.pop("expected", None)  # it cannot be shown as a value; the assert's text shows it
         return left == right
 
     def equal_reversed(self, left: Any, right: Any) -> Any:
-        """As `equal`, with the expected value on the left."""
+        """Compare as `equal` does, with the expected value on the left."""
         self.equal(right, left)
         return left == right
 
     def outcome(self, error: BaseException | None) -> dict[str, Any]:
-        """The outcome of a group that ended with `error`."""
+        """Return the outcome of a group that ended with `error`."""
         if error is None:
             return {"status": "passed"}
         if isinstance(error, ProgramFailed):
             return {"status": "program", "outcome": error.outcome, "call": error.call, "text": self.text}
         if isinstance(error, UnsupportedError):
             return {"status": "unsupported", "type": str(error)}
-        said = "" if isinstance(error, AssertionError) or "other" in self.seen else _in_words(error)
-        return {"status": "failed", "text": self.text, "message": said[:MAX_MESSAGE_CHARS], **self.seen}
+        message = "" if isinstance(error, AssertionError) or "other" in self.seen else _in_words(error)
+        return {"status": "failed", "text": self.text, "message": message[:MAX_MESSAGE_CHARS], **self.seen}
 
 
 def _in_words(error: BaseException) -> str:
@@ -109,19 +112,19 @@ def _in_words(error: BaseException) -> str:
 
 
 def run_asserts(source: str, groups: Sequence[str], functions: Sequence[str], ask: Ask) -> Iterator[dict[str, Any]]:
-    """One outcome for each group, in order; fewer when the program cannot be called any more.
+    """Yield one outcome for each group, in order; fewer when the program cannot be called any more.
 
     `source` is a module's; the groups are run one after the other in one function's scope, like a test's body.
     """
-    witness = Witness(ask)
-    namespace: dict[str, Any] = {"__name__": "tests", "__witness__": witness}
+    recorder = Recorder(ask)
+    namespace: dict[str, Any] = {"__name__": "tests", "__recorder__": recorder}
     for name in functions:
-        namespace[name] = _proxy(witness, name)
+        namespace[name] = _proxy(recorder, name)
     exec(compile(source, "tests.py", "exec", dont_inherit=True), namespace)
-    exec(compile(_tests_function(groups, functions, witness), "tests.py", "exec", dont_inherit=True), namespace)
+    exec(compile(_tests_function(groups, functions, recorder), "tests.py", "exec", dont_inherit=True), namespace)
     num_left = len(groups)
     for error in namespace["__tests__"]():
-        outcome = witness.outcome(error)
+        outcome = recorder.outcome(error)
         yield outcome
         num_left -= 1
         if isinstance(error, ProgramFailed) and error.outcome.get("status") != "raised":
@@ -130,14 +133,14 @@ def run_asserts(source: str, groups: Sequence[str], functions: Sequence[str], as
         yield {"status": "passed"}
 
 
-def _proxy(witness: Witness, name: str) -> Callable[..., Any]:
+def _proxy(recorder: Recorder, name: str) -> Callable[..., Any]:
     def proxy(*args: Any, **kwargs: Any) -> Any:
-        return witness.call(name, args, kwargs)
+        return recorder.call(name, args, kwargs)
 
     return proxy
 
 
-def _tests_function(groups: Sequence[str], functions: Sequence[str], witness: Witness) -> ast.Module:
+def _tests_function(groups: Sequence[str], functions: Sequence[str], recorder: Recorder) -> ast.Module:
     module = ast.parse("def __tests__():\n    yield")
     function = module.body[0]
     assert isinstance(function, ast.FunctionDef)
@@ -145,20 +148,20 @@ def _tests_function(groups: Sequence[str], functions: Sequence[str], witness: Wi
     for text in groups:
         (block,) = ast.parse(_GROUP).body
         assert isinstance(block, ast.Try)
-        tree = _Witnessed(text, frozenset(functions), witness.texts).visit(ast.parse(text))
+        tree = _Recorded(text, frozenset(functions), recorder.texts).visit(ast.parse(text))
         block.body = tree.body
         function.body.append(block)
     return ast.fix_missing_locations(module)
 
 
-class _Witnessed(ast.NodeTransformer):
-    """Rewrites asserts so that the witness learns which one is evaluated, and both sides of `f(...) == expected`."""
+class _Recorded(ast.NodeTransformer):
+    """Rewrites asserts so that the recorder learns which one is evaluated, and both sides of `f(...) == expected`."""
 
     def __init__(self, source: str, functions: frozenset[str], texts: list[str]) -> None:
         self.source, self.functions, self.texts = source, functions, texts
 
     def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
-        """`__witness__.begin(n)` and the assert."""
+        """`__recorder__.begin(n)` and the assert."""
         self.texts.append(f"assert {ast.get_source_segment(self.source, node.test)}")
         test = node.test
         if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
@@ -177,5 +180,5 @@ class _Witnessed(ast.NodeTransformer):
 
 
 def _method(name: str, *arguments: ast.expr) -> ast.Call:
-    function = ast.Attribute(ast.Name("__witness__", ast.Load()), name, ast.Load())
+    function = ast.Attribute(ast.Name("__recorder__", ast.Load()), name, ast.Load())
     return ast.Call(function, list(arguments), [])

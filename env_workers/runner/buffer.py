@@ -1,7 +1,7 @@
-"""How bytes of programs pass PID 1.
+"""The buffers in which PID 1 passes on the bytes of programs.
 
-Every program runs in a copy of PID 1, so PID 1 never holds what a program or a test is made of in ordinary objects,
-whose remains an inquisitive successor could find: only in buffers whose memory goes back to the kernel.
+Every program runs in a copy of PID 1. PID 1 therefore never holds a program or a test in ordinary objects, whose
+remains a later program could find: only in buffers whose memory goes back to the kernel.
 """
 
 import mmap
@@ -23,24 +23,27 @@ class Buffer:
         return self._end - self._begin
 
     @property
-    def room(self) -> int:
+    def free_bytes(self) -> int:
         """Bytes that `fill` can still take."""
         return self._capacity - self._end
 
     def put(self, data: bytes) -> None:
-        """Appends bytes of the protocol, not of a program."""
+        """Append bytes of the protocol, not of a program."""
         self._view[self._end : self._end + len(data)] = data
         self._end += len(data)
 
     def fill(self, fd: int, most: int = CHUNK_BYTES) -> int:
-        """Reads once from `fd`, at most `most` bytes; the number read, 0 at the end of the stream or without room."""
-        with self._view[self._end : self._end + min(most, self.room)] as room:
-            count = os.readv(fd, [room]) if len(room) else 0
+        """Read once from `fd`, at most `most` bytes.
+
+        Return the number, 0 at the stream's end or when the buffer is full.
+        """
+        with self._view[self._end : self._end + min(most, self.free_bytes)] as target:
+            count = os.readv(fd, [target]) if len(target) else 0
         self._end += count
         return count
 
     def drain(self, fd: int, most: int | None = None) -> int:
-        """Writes once to `fd` from the front, at most `most` bytes; the number written."""
+        """Write once to `fd` from the front, at most `most` bytes; return the number written."""
         stop = self._end if most is None else min(self._end, self._begin + most)
         with self._view[self._begin : stop] as data:
             count = os.write(fd, data)
@@ -48,24 +51,24 @@ class Buffer:
         return count
 
     def first(self) -> int:
-        """The first byte. The buffer must not be empty."""
+        """Return the first byte. The buffer must not be empty."""
         return self._view[self._begin]
 
     def line_bytes(self) -> int:
-        """Length of the first line that was not counted yet, newline included, 0 while there is none. Counts it."""
-        found = self._memory.find(b"\n", max(self._scanned, self._begin), self._end)
-        if found < 0:
+        """Count the next line; return its length, newline included, 0 while there is none."""
+        newline = self._memory.find(b"\n", max(self._scanned, self._begin), self._end)
+        if newline < 0:
             return 0
-        length = found + 1 - max(self._scanned, self._begin)
-        self._scanned = found + 1
+        length = newline + 1 - max(self._scanned, self._begin)
+        self._scanned = newline + 1
         return length
 
     def skip(self, count: int) -> None:
-        """Drops bytes from the front."""
+        """Drop bytes from the front."""
         self._begin += count
 
     def compact(self) -> None:
-        """Moves what is left to the front: all of the room again."""
+        """Move what is left to the front, so that all of the free space is behind it."""
         left = len(self)
         if self._begin:
             self._memory.move(0, self._begin, left)
@@ -73,6 +76,6 @@ class Buffer:
             self._begin, self._end = 0, left
 
     def close(self) -> None:
-        """Gives the memory back. May be called twice."""
+        """Give the memory back. May be called twice."""
         self._view.release()
         self._memory.close()

@@ -16,6 +16,7 @@ MODULES = (
     "stdio",
     "answers",
     "program",
+    "script",
     "asserts",
     "cleanup",
     "buffer",
@@ -58,55 +59,18 @@ if "LD_LIBRARY_PATH" in os.environ:
 os.execve(sys.executable, [sys.executable, "-P", "-s", "-S", "-B", "-c", {load!r}], environment)
 """
 
-PRELOADED = (
-    # what programs use
-    "array",
-    "bisect",
-    "collections",
-    "copy",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "enum",
-    "fractions",
-    "functools",
-    "hashlib",
-    "heapq",
-    "itertools",
-    "math",
-    "operator",
-    "re",
-    "statistics",
-    "string",
-    "textwrap",
-    "traceback",
-    "typing",
-    # what the runner uses
-    "ast",
-    "contextlib",
-    "ctypes",
-    "errno",
-    "gc",
-    "io",
-    "json",
-    "marshal",
-    "mmap",
-    "os",
-    "random",
-    "resource",
-    "select",
-    "shutil",
-    "signal",
-    "socket",
-    "struct",
-    "warnings",
-)
-"""Modules that a program finds imported."""
-
-
+# A program finds imported what the first two lines import for it, and what the next two import for the runner. -S
+# leaves out all that `site` does; what it adds to the built-in names (exit, quit, help, ...) is added here.
 _HEADER = '''\
 """The runner: PID 1 of a sandbox. Made by env_workers/runner/bundle.py."""
-import gc, importlib, marshal, sys, types
+import array, bisect, collections, copy, dataclasses, datetime, decimal, enum, fractions, functools, hashlib, heapq
+import itertools, math, operator, re, statistics, string, textwrap, traceback, typing
+import ast, contextlib, ctypes, errno, gc, io, json, marshal, mmap, os, random, resource, select, shutil, signal, socket
+import struct, sys, types, warnings
+import site
+site.setquit()
+site.setcopyright()
+site.sethelper()
 MODULES = (
 '''
 # A page of memory that PID 1 or its child writes after the fork is copied, and that is most of what an execution costs.
@@ -114,18 +78,16 @@ MODULES = (
 _FOOTER = """\
 )
 def fill_holes():
-    kept = []
+    fillers = []
     for size in range(48, 513, 16):
         blocks, run, last = [], 0, 0
         while run < 2**13 // size and len(blocks) < 4000:
             blocks.append(bytes(size - 40))
             run = run + 1 if id(blocks[-1]) == last + size else 0
             last = id(blocks[-1])
-        kept.append(blocks)
-    return kept
+        fillers.append(blocks)
+    return fillers
 def load():
-    for name in {preloaded!r}:
-        importlib.import_module(name)
     for name in ("env_workers", "env_workers.runner"):
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = []
@@ -144,19 +106,19 @@ load()(globals().get("digest", ""))
 
 
 def boot_command(python: str) -> list[str]:
-    """The command of PID 1; `python` is an interpreter of Python 3.11 or newer."""
+    """Return the command of PID 1; `python` is an interpreter of Python 3.11 or newer."""
     return [python, "-I", "-S", "-B", "-c", _BOOT.format(environment=ENVIRONMENT, load=_LOAD)]
 
 
 @cache
 def bundle() -> bytes:
-    """The runner's bytes. They depend on the modules' sources alone."""
+    """Return the runner's bytes. They depend on the modules' sources alone."""
     folder = Path(__file__).parent
     sources = [(name, (folder / f"{name}.py").read_text("utf-8")) for name in MODULES]
     listing = "".join(f"({name!r}, {source!r}),\n" for name, source in sources)
-    return (_HEADER + listing + _FOOTER.format(preloaded=PRELOADED)).encode()
+    return (_HEADER + listing + _FOOTER).encode()
 
 
 def digest() -> str:
-    """SHA-256 of the bundle, in hex: the runner says the same of itself when it is ready."""
+    """Return the SHA-256 of the bundle, in hex; the runner reports the same when it is ready."""
     return hashlib.sha256(bundle()).hexdigest()

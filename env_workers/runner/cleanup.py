@@ -1,4 +1,4 @@
-"""What PID 1 does between two executions, and how it knows that nothing of the first is left."""
+"""Cleans a sandbox between two executions, and checks that nothing of the first is left."""
 
 import contextlib
 import itertools
@@ -11,12 +11,12 @@ from env_workers.runner.limits import WORK_DIR
 SHARED_FOLDERS = ("/dev/shm", "/dev/mqueue")
 _IPC_TABLES = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
 _OWN_SETTINGS = tuple(f"/proc/self/{name}" for name in ("oom_score_adj", "autogroup", "timerslack_ns"))
-"""Of PID 1: where the worker is host root, a program may write them, and PID 1 could not write all of them back."""
+"""Settings of PID 1 that a program may write where the worker is host root; PID 1 could not write all of them back."""
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 
 def kill_all() -> None:
-    """Kills and reaps everything but PID 1; returns when the kernel says that there is nobody left to signal."""
+    """Kill and reap every process but PID 1; return when the kernel finds no process to signal."""
     while True:
         try:
             os.kill(-1, signal.SIGKILL)
@@ -28,7 +28,7 @@ def kill_all() -> None:
 
 
 class Cleaner:
-    """Made by PID 1 before the first execution, when everything is as it is to be again."""
+    """Restores the state at the time it is made: PID 1 makes it before the first execution."""
 
     def __init__(self) -> None:
         shared = [path for path in SHARED_FOLDERS if os.path.isdir(path) and os.access(path, os.W_OK)]
@@ -45,7 +45,7 @@ class Cleaner:
         return self._num_oom_kills > before
 
     def clean_up(self) -> str | None:
-        """Empties the folders; what is left of the program anyway, None when nothing is. Nobody else may live."""
+        """Empty the folders; return what is left of the program, None when nothing is. No other process may live."""
         for folder in self._folders:
             if not folder.restore():
                 return f"{folder.path} is not empty"
@@ -74,7 +74,7 @@ class _Folder:
         self._empty_size = state.st_size if self._size_tells_entries(state.st_size) else None
 
     def restore(self) -> bool:
-        """Makes it as it was; False when that fails."""
+        """Restore the folder; False when that fails."""
         if self._is_ours:
             os.chmod(self.path, self._mode)
         if not self._is_empty() and (not self._remove_all() or self._is_empty() is False):
@@ -97,11 +97,11 @@ class _Folder:
         return larger and os.stat(self.path).st_size == empty_size
 
     def _is_empty(self) -> bool | None:
-        """None where only a look inside can tell."""
+        """Whether the folder is empty; None where its size does not show that."""
         return None if self._empty_size is None else os.stat(self.path).st_size == self._empty_size
 
     def _remove_all(self) -> bool:
-        """Removes every entry, from a process of its own; True when it is empty then."""
+        """Remove every entry, from a process of its own; True when the folder is empty then."""
         child = os.fork()
         if child == 0:
             try:

@@ -1,4 +1,4 @@
-"""Values as JSON: a closed set of exact built-in types, so that what a program returns cannot pretend.
+"""Values as JSON: a closed set of exact built-in types, so that a program cannot return objects that fake equality.
 
 None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict; no subclass of them, no pickle.
 """
@@ -7,6 +7,7 @@ from typing import Any
 
 MAX_DEPTH = 64
 MAX_COLLISIONS = 1000
+_CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
 class UnsupportedError(Exception):
@@ -18,7 +19,7 @@ class TooLargeError(Exception):
 
 
 def encode(value: Any, budget_bytes: int) -> Any:
-    """JSON for None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict: exact types only.
+    """Return JSON for None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict: exact types only.
 
     Raises UnsupportedError for any other type (subclasses too) and beyond MAX_DEPTH, TooLargeError beyond the budget.
     """
@@ -26,23 +27,41 @@ def encode(value: Any, budget_bytes: int) -> Any:
 
     def visit(value: Any, depth: int) -> Any:
         kind = type(value)
-        if kind in (list, tuple, set, frozenset, dict):
-            if depth == MAX_DEPTH:
-                raise UnsupportedError("a value that is nested too deeply")
-            left[0] -= 16 * (1 + len(value))
-        elif kind is int:
-            left[0] -= 16 + value.bit_length() // 4
-        else:
-            left[0] -= 16 + (4 * len(value) if kind in (str, bytes) else 0)
+        if kind in _CONTAINERS and depth == MAX_DEPTH:
+            raise UnsupportedError("a value that is nested too deeply")
+        left[0] -= _own_size(value)
         if left[0] < 0:
             raise TooLargeError
         if kind is dict:
             return ["dict", [[visit(key, depth + 1), visit(item, depth + 1)] for key, item in value.items()]]
-        if kind in (list, tuple, set, frozenset):
+        if kind in _CONTAINERS:
             return [kind.__name__, [visit(item, depth + 1) for item in value]]
         return _encode_scalar(value)
 
     return visit(value, 0)
+
+
+def size_of(value: Any) -> int:
+    """Return the budget that `encode` needs for a value that it can encode."""
+    size, level = 0, [value]
+    while level:
+        size += sum(map(_own_size, level))
+        below: list[Any] = []
+        for item in level:
+            if type(item) in _CONTAINERS:
+                below.extend(item)
+                below.extend(item.values() if type(item) is dict else ())
+        level = below
+    return size
+
+
+def _own_size(value: Any) -> int:
+    kind = type(value)
+    if kind in _CONTAINERS:
+        return 16 * (1 + len(value))
+    if kind is int:
+        return 16 + int(value.bit_length() // 4)
+    return 16 + (4 * len(value) if kind in (str, bytes) else 0)
 
 
 def _encode_scalar(value: Any) -> Any:
@@ -61,9 +80,9 @@ def _encode_scalar(value: Any) -> Any:
 
 
 def decode(data: Any, depth: int = 0) -> Any:
-    """The inverse of `encode`. Raises ValueError for anything that `encode` does not make.
+    """Return the value that `encode` encoded. Raises ValueError for anything that `encode` does not make.
 
-    And for sets and dicts with more than MAX_COLLISIONS items of the same hash, which would take seconds to build.
+    It also raises for sets and dicts with more than MAX_COLLISIONS items of one hash, which take seconds to build.
     """
     if data is None or type(data) in (bool, int, str):
         return data

@@ -18,12 +18,12 @@ _decoder = json.JSONDecoder()
 
 
 def encode_json(message: Any) -> bytes:
-    """JSON on one line."""
+    """Return a message as JSON on one line."""
     return _encoder.encode(message).encode()
 
 
 def decode_json(data: bytes) -> Any:
-    """The value of JSON that `encode_json` made. Raises ValueError or RecursionError."""
+    """Return the value of JSON that `encode_json` made. Raises ValueError or RecursionError."""
     text = data.decode()
     value, end = _decoder.raw_decode(text)
     if end != len(text):
@@ -32,13 +32,16 @@ def decode_json(data: bytes) -> Any:
 
 
 def pack(head: Mapping[str, Any], body: bytes = b"") -> bytes:
-    """The bytes of one frame."""
+    """Return the bytes of one frame."""
     data = encode_json(head)
     return SIZES.pack(len(data), len(body)) + data + body
 
 
 def check_sizes(data: bytes) -> tuple[int, int]:
-    """The sizes of head and body. Raises ValueError for sizes out of bounds; the message completes `sent ...`."""
+    """Return the sizes of head and body.
+
+    Raises ValueError for sizes out of bounds; the message completes `sent ...`.
+    """
     head, body = SIZES.unpack(data)
     if head > MAX_HEAD_BYTES or body > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {head} and {body} bytes")
@@ -46,7 +49,7 @@ def check_sizes(data: bytes) -> tuple[int, int]:
 
 
 def parse_head(data: bytes) -> dict[str, Any]:
-    """The head. Raises ValueError for anything but a JSON object; the message completes `sent ...`."""
+    """Return the head. Raises ValueError for anything but a JSON object; the message completes `sent ...`."""
     try:
         head = decode_json(data)
     except (ValueError, RecursionError):

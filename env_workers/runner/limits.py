@@ -9,6 +9,8 @@ import signal
 from typing import Any
 
 WORK_DIR = "/tmp"
+STARTERS = 1
+"""Processes of an execution that are not the program's: the one that starts scripts."""
 Settings = dict[str, Any]
 
 _PR_SET_DUMPABLE = 4
@@ -16,25 +18,25 @@ _prctl = ctypes.CDLL(None).prctl
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Whether other processes of the same user may trace this one and read its memory and descriptors."""
+    """Set whether other processes of the same user may trace this one and read its memory and descriptors."""
     _prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def enter_limits_to_inherit(settings: Settings) -> None:
-    """Sets limits that PID 1 can live with itself and that each of its children inherits."""
+    """Set the limits that hold for PID 1, too, and that each of its children inherits."""
     limits = {
         resource.RLIMIT_FSIZE: settings["max_file_bytes"],
         resource.RLIMIT_NOFILE: settings["max_open_files"],
         resource.RLIMIT_CORE: 0,
     }
     if settings["own_uid"]:  # the kernel counts processes by user, PID 1 among them
-        limits[resource.RLIMIT_NPROC] = settings["max_processes"] + 1
+        limits[resource.RLIMIT_NPROC] = settings["max_processes"] + 1 + STARTERS
     for which, value in limits.items():
         resource.setrlimit(which, (value, value))
 
 
 def enter_limits(settings: Settings) -> None:
-    """Sets the other limits for this process and its children, which become the first victims when memory ends.
+    """Set the other limits for this process and its children, which the kernel kills first when memory runs out.
 
     The soft limit of processor time has a signal of its own; the hard one's SIGKILL would look like the machine's.
     """
@@ -50,7 +52,7 @@ def enter_limits(settings: Settings) -> None:
 
 
 def _mapped_bytes() -> int:
-    """What the interpreter itself has mapped, most of it never touched: between images that differs by 100 MiB."""
+    """Return the bytes that the interpreter itself has mapped: mostly untouched, and 100 MiB apart between images."""
     statm = os.open("/proc/self/statm", os.O_RDONLY)
     try:
         return int(os.read(statm, 64).split()[0]) * resource.getpagesize()
@@ -59,7 +61,7 @@ def _mapped_bytes() -> int:
 
 
 def limit_behind(error: BaseException) -> str | None:
-    """The limit that made the kernel refuse what a program asked for, None when it was something else."""
+    """Return the limit that made the kernel refuse what a program asked for, None when it was something else."""
     if isinstance(error, OSError):
         if error.errno == errno.EMFILE:
             return "file_limit"
@@ -76,19 +78,19 @@ def limit_behind(error: BaseException) -> str | None:
 
 
 def limit_behind_signal(number: int) -> str | None:
-    """The limit whose signal ended a process."""
+    """Return the limit whose signal ended a process."""
     limits = {int(signal.SIGXCPU): "cpu_limit", int(signal.SIGXFSZ): "file_size_limit"}
     return limits.get(number)
 
 
 def passed_limit(settings: Settings, num_files_before: int) -> str | None:
-    """The limit that all processes of an execution together have passed. Called by PID 1 now and then.
+    """Return the limit that all processes of an execution together have passed. PID 1 calls it every few milliseconds.
 
     What the kernel limits by itself is not the whole: RLIMIT_NPROC does not bind host root, RLIMIT_AS counts one
     process, and not every work folder has a bound on its number of files.
     """
-    pids = _pids()
-    if len(pids) > settings["max_processes"] or _num_tasks(pids) > settings["max_processes"]:
+    pids, max_processes = _pids(), settings["max_processes"] + STARTERS
+    if len(pids) > max_processes or _num_tasks(pids) > max_processes:
         return "process_limit"
     if num_files() - num_files_before > settings["max_files"]:
         return "file_limit"
@@ -98,7 +100,7 @@ def passed_limit(settings: Settings, num_files_before: int) -> str | None:
 
 
 def num_files() -> int:
-    """Files and folders in the work folder, nameless ones too."""
+    """Count the files and folders in the work folder, including those without a name."""
     state = os.statvfs(WORK_DIR)
     return state.f_files - state.f_ffree
 
@@ -116,12 +118,12 @@ def _num_tasks(pids: list[str]) -> int:
 
 
 def _touched_bytes(pid: str) -> int:
-    """Memory of a process, what it shares with others in full. Cheap."""
+    """Return the bytes of a process, shared memory counted in full. Cheap."""
     return _sum_kib(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:"))
 
 
 def _owned_bytes(pid: str) -> int:
-    """Memory of a process, what it shares with others in equal parts; costs more, and a process may forbid it."""
+    """Return the bytes of a process, shared memory in equal parts. Costs more, and a process may forbid it."""
     owned = _sum_kib(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:"))
     return owned or _touched_bytes(pid)
 

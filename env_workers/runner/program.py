@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from env_workers.runner.answers import exact_answer, plain_answer
+from env_workers.runner.answers import plain_answer, value_answer
 from env_workers.runner.codec import TooLargeError, UnsupportedError, decode
 from env_workers.runner.limits import limit_behind
 from env_workers.runner.stdio import OutputFlood, Stdio
@@ -19,7 +19,9 @@ MAX_FRAMES = 3
 MAX_MESSAGE_CHARS = 1000
 Outcome = dict[str, Any]
 Answer = Callable[[Any, int], Outcome]
-"""How a return value travels: the outcome of a call, from the value and the bytes it may take."""
+"""Turns a return value and the bytes it may take into the outcome of a call."""
+Script = Callable[[types.CodeType, str], Outcome]
+"""Runs a program as a script, on the text of its stdin (see `env_workers.runner.script`)."""
 
 
 def run_program(
@@ -28,26 +30,40 @@ def run_program(
     max_output_bytes: int = 65536,
     stdio: Stdio | None = None,
     shared: bool = False,
+    script: Script | None = None,
 ) -> Iterator[Outcome]:
-    """One outcome for each call, in order, each in a fresh module, or with `shared` all in one.
+    """Yield one outcome for each call, in order, each in a fresh module, or with `shared` all in one.
 
     The value of a call with a true `plain` travels as the built-in type that it compares like (see `plain_answer`).
+    `script` runs the program on the text of a stdin call; without it the program runs as a module of this process,
+    which goes on, so that nothing of the program happens after its last line. After a script that took all of its
+    processor time the calls are not run.
     """
     stdio = stdio or Stdio(max_output_bytes)
     if shared:
         yield from serve_calls(source, calls, stdio)
         return
     code = compile_program(source)
+    stopped = False
     for call in calls:
-        yield dict(code) if isinstance(code, dict) else _run_call(code, call, stdio)
+        if stopped:
+            yield {"status": "not_run"}
+        elif isinstance(code, dict):
+            yield dict(code)
+        elif script is not None and call["kind"] == "stdin":
+            outcome = _guarded(partial(script, code, call["input"]))
+            stopped = outcome["status"] == "cpu_limit"
+            yield outcome
+        else:
+            yield _run_call(code, call, stdio)
 
 
 def serve_calls(
-    source: str, calls: Iterable[Mapping[str, Any]], stdio: Stdio, answer: Answer = exact_answer
+    source: str, calls: Iterable[Mapping[str, Any]], stdio: Stdio, answer: Answer = value_answer
 ) -> Iterator[Outcome]:
-    """As `run_program` for functional calls that arrive one by one; the program is loaded once, before the first.
+    """Yield outcomes as `run_program` does, for functional calls that arrive one by one.
 
-    What stopped it from loading is the outcome of every call.
+    The program is loaded once, before the first call. What stopped it from loading is the outcome of every call.
     """
     code = compile_program(source)
     with _module("solution") as namespace:
@@ -57,7 +73,7 @@ def serve_calls(
 
 
 def compile_program(source: str) -> types.CodeType | Outcome:
-    """The program's code, or the outcome of every call of one that cannot be compiled."""
+    """Return the program's code, or the outcome of every call of one that cannot be compiled."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -74,7 +90,7 @@ def compile_program(source: str) -> types.CodeType | Outcome:
 
 
 def raised(error: BaseException, file: str = PROGRAM_FILE) -> Outcome:
-    """The record of an exception with its innermost frames in `file`; of one that a limit caused, that limit."""
+    """Return the record of an exception with its innermost frames in `file`; of one that a limit caused, that limit."""
     if limit := limit_behind(error):
         return {"status": limit}
     frames = []
@@ -107,7 +123,7 @@ def _run_call(code: types.CodeType, call: Mapping[str, Any], stdio: Stdio) -> Ou
 
 @contextlib.contextmanager
 def _module(name: str) -> Iterator[dict[str, Any]]:
-    """The namespace of a fresh module, which `import` finds while the context lasts."""
+    """Yield the namespace of a fresh module, which `import` finds while the context lasts."""
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = builtins
     outer = sys.modules.get(name)
@@ -130,9 +146,30 @@ def _script(code: types.CodeType, namespace: dict[str, Any]) -> Outcome:
     return {"status": "printed"}
 
 
+def _exec_module(code: types.CodeType, namespace: dict[str, Any]) -> None:
+    """Execute a module, and wait for the threads that it leaves running as the end of a script would.
+
+    Daemon threads are not waited for, nor the threads of executors: functions may use those later.
+    """
+    before = set(_live_threads())
+    exec(code, namespace)
+    while threads := [thread for thread in _live_threads() if thread not in before and _ends_by_itself(thread)]:
+        threads[0].join()
+
+
+def _live_threads() -> list[Any]:
+    threading = sys.modules.get("threading")
+    return threading.enumerate() if threading else []
+
+
+def _ends_by_itself(thread: Any) -> bool:
+    workers = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ())
+    return not thread.daemon and thread not in workers and thread is not sys.modules["threading"].current_thread()
+
+
 def _load(code: types.CodeType, namespace: dict[str, Any], stdio: Stdio) -> Outcome | None:
     def load() -> Outcome:
-        exec(code, namespace)
+        _exec_module(code, namespace)
         return {"status": "loaded"}
 
     outcome = _captured(stdio, "", load)
@@ -140,8 +177,8 @@ def _load(code: types.CodeType, namespace: dict[str, Any], stdio: Stdio) -> Outc
 
 
 def _load_and_call(code: types.CodeType, namespace: dict[str, Any], call: Mapping[str, Any], stdio: Stdio) -> Outcome:
-    exec(code, namespace)
-    return _call(namespace, call, stdio, exact_answer)
+    _exec_module(code, namespace)
+    return _call(namespace, call, stdio, value_answer)
 
 
 def _call(namespace: dict[str, Any], call: Mapping[str, Any], stdio: Stdio, answer: Answer) -> Outcome:
@@ -161,7 +198,7 @@ def _find_function(namespace: dict[str, Any], name: str) -> Any:
 
 
 def _captured(stdio: Stdio, text: str, body: Callable[[], Outcome]) -> Outcome:
-    """What `body` makes or how it fails, with `text` on stdin and its output kept."""
+    """Return the outcome of `body`, or of how it fails, with `text` on stdin; its output is recorded."""
     stdio.enter(text)
     try:
         outcome = _guarded(body)

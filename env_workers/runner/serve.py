@@ -2,11 +2,11 @@
 
 After the boot (see `env_workers.runner.bundle`) the host sends frames. Heads: {"op": "run", "num_calls",
 "time_limit_s", "wall_time_s", "max_line_bytes", "nonce"} or {"op": "converse", "strict" instead of "num_calls"}, the
-body being the request of `env_workers.runner.child`; in a conversation {"op": "tell"}, the body being a message, or
+body being the request of `env_workers.runner.child`; in a conversation {"op": "message"}, the body being a message, or
 {"op": "end"}.
 
 Answers. To run: {"ended", "lines", "oom"}, the body being that many lines. In a conversation: {"waits"} with what the
-process said, at last {"ended", "oom"}. After either, when everything but PID 1 was killed and reaped and the folders
+process sent, at last {"ended", "oom"}. After either, when everything but PID 1 was killed and reaped and the folders
 are empty: {"clean": what is left anyway, or None}. All of them carry the request's nonce, which no process of an
 execution has ever seen: not every kernel keeps programs from writing to PID 1's descriptors.
 """
@@ -35,10 +35,12 @@ ANSWER_TIMEOUT_S = 5.0
 
 
 def serve(digest: str) -> NoReturn:
-    """Answers on descriptors 0 and 1 until the other side closes. Refuses to run outside a PID namespace."""
+    """Answer on descriptors 0 and 1 until the other side closes. Refuses to run outside a PID namespace."""
     if os.getpid() != 1:
         raise SystemExit("this process kills every other process that it can see: it only runs as PID 1 of a sandbox")
     set_dumpable(False)
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(0)  # for programs: graders lift it, and time and output are limited
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(WORK_DIR)
     os.set_blocking(1, False)
@@ -46,7 +48,7 @@ def serve(digest: str) -> NoReturn:
     body.close()
     os.chmod(WORK_DIR, 0o700)  # some engines give a mount the mode of the folder beneath
     if settings["filters"]:
-        enter_filter(settings["filters"])
+        enter_filter(bytes.fromhex(settings["filters"][os.uname().machine]))
     server = _Server(settings)
     _warm_up()
     gc.collect()
@@ -57,7 +59,7 @@ def serve(digest: str) -> NoReturn:
 
 
 def _warm_up() -> None:
-    """Fills the interpreter's caches once: what a child finds done in the memory it shares, it need not copy and do."""
+    """Fill the interpreter's caches once, in memory that children share: no child has to do it in a copy."""
     source = "def f(x):\n    return [x]\n"
     calls = [{"kind": "functional", "function": "f", "inputs": [["list", [x, 2.5]]]} for x in range(20)]
     for _ in range(3):
@@ -73,14 +75,14 @@ class _Server:
         self._fork_spare()
 
     def serve_one(self) -> None:
-        """One execution, from its request to a clean sandbox with the next process waiting in it."""
+        """Serve one execution, from its request until the sandbox is clean and the next process waits in it."""
         head, body = _read_frame()
         if head["op"] not in ("run", "converse"):
-            body.close()  # a word to a conversation that had just ended
+            body.close()  # a message to a conversation that had just ended
             return
         self._nonce = head["nonce"]
         watch = Watch(self._spare, self._spare_fd, self._settings, head, listening=head["op"] == "converse")
-        watch.tell(body)
+        watch.send(body)
         if head["op"] == "run":
             self._run(watch, head["num_calls"])
         else:
@@ -104,40 +106,40 @@ class _Server:
         while ended is None and len(watch.lines) < num_calls:
             ended = watch.step()
         lines = watch.lines[:num_calls]
-        head = self._last_word(ended if len(lines) < num_calls else None)
-        _write_frame({**head, "lines": len(lines)}, watch.said, sum(lines))
+        head = self._last_frame(ended if len(lines) < num_calls else None)
+        _write_frame({**head, "lines": len(lines)}, watch.output, sum(lines))
 
     def _converse(self, watch: Watch, strict: bool) -> None:
-        """`strict`: the process may only answer; one that says more is cut off."""
+        """Pass messages both ways. `strict`: the process may only answer; one that sends more is cut off."""
         ended = None
         while ended is None:
             ended = watch.step()
             for length in watch.lines:
                 ended = ended or _forward(watch, length, strict, self._nonce)
             watch.lines.clear()
-            watch.said.compact()
-            if watch.host_speaks and ended is None:
+            watch.output.compact()
+            if watch.host_sends and ended is None:
                 head, body = _read_frame()
-                if head["op"] == "tell":
-                    watch.tell(body)
+                if head["op"] == "message":
+                    watch.send(body)
                 else:
                     body.close()
                     ended = {"status": "stopped"}
-        _write(pack(self._last_word(ended)))
+        _write(pack(self._last_frame(ended)))
 
-    def _last_word(self, ended: Outcome | None) -> dict[str, Any]:
+    def _last_frame(self, ended: Outcome | None) -> dict[str, Any]:
         oom = self._cleaner.out_of_memory()
         return {"ended": {"status": "memory_limit"} if oom and ended else ended, "oom": oom, "nonce": self._nonce}
 
 
 def _forward(watch: Watch, length: int, strict: bool, nonce: str) -> Outcome | None:
-    """Hands one line of the process to the host; how that ended the conversation."""
-    mark = watch.said.first().to_bytes(1, "big")
+    """Pass one line of the process to the host; return how that ended the conversation, None while it goes on."""
+    mark = watch.output.first().to_bytes(1, "big")
     if mark not in (GOES_ON, WAITS) or not watch.in_turn:
         return {"status": "garbled"}
-    watch.said.skip(1)
-    _write_frame({"waits": mark == WAITS, "nonce": nonce}, watch.said, length - 2)
-    watch.said.skip(1)
+    watch.output.skip(1)
+    _write_frame({"waits": mark == WAITS, "nonce": nonce}, watch.output, length - 2)
+    watch.output.skip(1)
     if mark == WAITS:
         watch.hold()
         return None
@@ -145,12 +147,15 @@ def _forward(watch: Watch, length: int, strict: bool, nonce: str) -> Outcome | N
 
 
 def _read_frame() -> tuple[dict[str, Any], Buffer]:
-    """The host's next frame; its body as a message of `env_workers.runner.child`. Ends this process with the host."""
+    """Return the host's next frame, its body as a message of `env_workers.runner.child`.
+
+    Ends this process with the host.
+    """
     head_size, body_size = check_sizes(_read(SIZES.size))
     head = parse_head(_read(head_size))
     body = Buffer(4 + body_size)
     body.put(body_size.to_bytes(4, "big"))
-    while body.room:
+    while body.free_bytes:
         if not body.fill(0):
             os._exit(0)
     return head, body
@@ -171,7 +176,7 @@ def _write_frame(head: Mapping[str, Any], body: Buffer, size: int) -> None:
     _write(SIZES.pack(len(data) - SIZES.size, size) + data[SIZES.size :])
     deadline = time.monotonic() + ANSWER_TIMEOUT_S
     while size:
-        _await_room(deadline)
+        _await_writable(deadline)
         with contextlib.suppress(BlockingIOError):
             size -= body.drain(1, size)
 
@@ -183,10 +188,10 @@ def _write(data: bytes) -> None:
         try:
             left = left[os.write(1, left) :]
         except BlockingIOError:
-            _await_room(deadline)
+            _await_writable(deadline)
 
 
-def _await_room(deadline: float) -> None:
+def _await_writable(deadline: float) -> None:
     poller = select.poll()
     poller.register(1, select.POLLOUT)
     if not poller.poll(1000 * max(0.0, deadline - time.monotonic())):

@@ -15,7 +15,7 @@ class OutputFlood(BaseException):
 
 
 class _Sink(io.RawIOBase):
-    """Where a program's stdout or stderr goes: a bounded buffer or a file descriptor, behind Python's own layers."""
+    """The target of a program's stdout or stderr: a bounded buffer or a file descriptor, behind Python's own layers."""
 
     def __init__(self, max_bytes: int, fd: int | None = None) -> None:
         self.left_bytes, self.fd, self.buffer = max_bytes, fd, bytearray()
@@ -43,6 +43,21 @@ class _Sink(io.RawIOBase):
         return size
 
 
+def open_standard_streams() -> None:
+    """Make the standard streams of `python3` in UTF-8 mode over descriptors 0, 1 and 2, the original ones too."""
+    sys.stdin = sys.__stdin__ = _open_stream(0, "r", "surrogateescape")  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _open_stream(1, "w", "surrogateescape")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _open_stream(2, "w", "backslashreplace")  # type: ignore[misc]
+
+
+def _open_stream(fd: int, mode: str, errors: str) -> io.TextIOWrapper:
+    binary: Any = open(fd, f"{mode}b", closefd=False)  # noqa: SIM115  # it stays open
+    binary.raw.name = ("<stdin>", "<stdout>", "<stderr>")[fd]
+    stream: Any = io.TextIOWrapper(binary, "utf-8", errors, newline="\n", line_buffering=fd == 2)
+    stream.mode = mode
+    return stream  # type: ignore[no-any-return]
+
+
 def _text_layer(raw: io.RawIOBase) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", write_through=False)
 
@@ -54,14 +69,14 @@ class Stdio:
         self.max_output_bytes = max_output_bytes
 
     def enter(self, text: str) -> None:
-        """Points sys.stdin, sys.stdout and sys.stderr at fresh streams; `text` is what stdin holds."""
+        """Point sys.stdin, sys.stdout and sys.stderr at fresh streams; `text` is what stdin holds."""
         self.saved = sys.stdin, sys.stdout, sys.stderr
         self.out, self.err = self._sinks()
         sys.stdin = io.TextIOWrapper(io.BufferedReader(self._stdin(text.encode("utf-8", "surrogatepass"))), "utf-8")
         self.layers = sys.stdout, sys.stderr = _text_layer(self.out), _text_layer(self.err)
 
     def leave(self) -> bytes | None:
-        """Restores the streams; the bytes written to stdout, None when stdout or stderr passed their limit."""
+        """Restore the streams; return the bytes written to stdout, None when stdout or stderr passed their limit."""
         sys.stdin, sys.stdout, sys.stderr = self.saved
         flooded = self.out.flooded or self.err.flooded
         self.out.closing = self.err.closing = True
@@ -83,9 +98,9 @@ class Stdio:
 
 
 class FdStdio(Stdio):
-    """As Stdio, with descriptors 0 and 1 too (`open(0)`, `os.write(1, ...)`): for a process of its own.
+    """As Stdio, with descriptors 0 and 1 too (`open(0)`, `os.write(1, ...)`): for functions in a process of its own.
 
-    The streams are nameless files in `folder`; that of stdout serves call after call.
+    stdin is empty. stdout is a nameless file in `folder`, which serves call after call.
     """
 
     def __init__(self, max_output_bytes: int, folder: str) -> None:
@@ -113,17 +128,22 @@ class FdStdio(Stdio):
             os.dup2(self.file, 1)
         return _Sink(self.max_output_bytes, fd=1), _Sink(self.max_output_bytes)
 
-    def _stdin(self, data: bytes) -> Any:
-        file = self._nameless_file() if data else self.null
+    def input_file(self, text: str) -> int:
+        """Return a descriptor from which `text` can be read; the caller closes it."""
+        if not text:
+            return os.dup(self.null)
+        file = self._nameless_file()
         try:
-            if data:
-                with open(file, "wb", closefd=False) as writer:
-                    writer.write(data)
-                os.lseek(file, 0, os.SEEK_SET)
-            os.dup2(file, 0)
-        finally:
-            if data:
-                os.close(file)
+            with open(file, "wb", closefd=False) as writer:
+                writer.write(text.encode("utf-8", "surrogatepass"))
+            os.lseek(file, 0, os.SEEK_SET)
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+    def _stdin(self, data: bytes) -> Any:
+        os.dup2(self.null, 0)
         return open(0, "rb", buffering=0, closefd=False)
 
     def _written(self) -> bytes:

@@ -1,9 +1,10 @@
-"""The runner's own filter of system calls, on top of what the engine has. Standard library only."""
+"""Installs a compiled filter of system calls (`env_workers.sandbox.seccomp`). Standard library only."""
 
 import ctypes
 import platform
 
-_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_PR_SET_NO_NEW_PRIVS, _FILTER_MODE, _ALL_THREADS = 38, 1, 1
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
 _INSTRUCTION_BYTES = 8
 
 
@@ -11,14 +12,12 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
 
 
-def enter_filter(programs: dict[str, str]) -> None:
-    """Applies the filter of this machine to this process and all that it forks, for good. Raises OSError.
-
-    `programs`: classic BPF in hex by machine (`uname -m`). Needs no-new-privileges.
-    """
-    code = bytes.fromhex(programs[platform.machine()])
+def enter_filter(code: bytes) -> None:
+    """Apply a filter to every thread of this process and to all that it starts, for good. Raises OSError."""
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // _INSTRUCTION_BYTES, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "the filter of system calls was refused")
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
+        _SECCOMP[platform.machine()], _FILTER_MODE, _ALL_THREADS, ctypes.byref(program)
+    ):
+        raise OSError(ctypes.get_errno(), "the kernel refused the filter of system calls")

@@ -1,4 +1,4 @@
-"""PID 1's view of one execution: what the process says, whether it keeps its limits, how it ends."""
+"""PID 1's view of one execution: what the process sends, whether it keeps its limits, how it ends."""
 
 import contextlib
 import math
@@ -18,15 +18,15 @@ HOST = 0
 
 
 class Watch:
-    """Watches process `pid`, which speaks over `fd` (see `env_workers.runner.child`).
+    """Watches process `pid`, which sends over `fd` (see `env_workers.runner.child`).
 
-    `listening`: the host may speak meanwhile. `free_files`: files in the work folder that do not count.
+    `listening`: the host may send messages meanwhile.
     """
 
     def __init__(self, pid: int, fd: int, settings: Settings, head: dict[str, Any], listening: bool) -> None:
         self._pid, self._fd, self._settings = pid, fd, settings
         now = time.monotonic()
-        self._turn_s = head["time_limit_s"]
+        self._turn_s, self._listening = head["time_limit_s"], listening
         self._end, self._turn_end, self._next_tick = now + head["wall_time_s"], now + self._turn_s, now + TICK_S
         self._num_files_before = num_files()
         self._max_line_bytes = head["max_line_bytes"]
@@ -35,30 +35,30 @@ class Watch:
         self._poller = select.poll()
         self._poller.register(HOST, select.POLLIN if listening else 0)
         self._poller.register(fd, select.POLLIN)
-        self.said = Buffer(MAX_ANSWER_BYTES)
+        self.output = Buffer(MAX_ANSWER_BYTES)
         self.lines: list[int] = []
-        """Lengths of the whole lines at the front of `said`, newlines included."""
-        self.host_speaks = False
+        """Lengths of the whole lines at the front of `output`, newlines included."""
+        self.host_sends = False
 
     @property
     def in_turn(self) -> bool:
         """False while the process is to wait for the host."""
         return bool(self._turn_end < math.inf)
 
-    def tell(self, message: Buffer) -> None:
-        """Hands the process a message (size and JSON); its turn begins."""
+    def send(self, message: Buffer) -> None:
+        """Send the process a message (size and JSON); its turn begins."""
         self._turn_end = time.monotonic() + self._turn_s
         self._outbox.append(message)
         self._write()
         self._register()
 
     def hold(self) -> None:
-        """The process waits for the host: its turn is over, and it is not listened to."""
+        """End the turn of the process, which waits for the host now: nothing is read from it."""
         self._turn_end = math.inf
         self._register()
 
     def step(self) -> Outcome | None:
-        """Waits until something happens, at most TICK_S; how the execution ended, None while it goes on."""
+        """Wait until something happens, at most TICK_S; return how the execution ended, None while it goes on."""
         left_s = min(self._end, self._turn_end) - time.monotonic()
         if left_s <= 0:
             return {"status": "timeout"}
@@ -66,7 +66,7 @@ class Watch:
         host = events.get(HOST, 0)
         if host & ~select.POLLIN:
             os._exit(0)  # the env worker is gone
-        self.host_speaks = bool(host)
+        self.host_sends = bool(host)
         event = events.get(self._fd, 0)
         if event & select.POLLOUT:
             self._write()
@@ -75,8 +75,8 @@ class Watch:
         return self._tick(bool(event & ~select.POLLOUT)) if time.monotonic() >= self._next_tick else None
 
     def close(self) -> None:
-        """Forgets everything that was said."""
-        self.said.close()
+        """Release the buffers and the socket."""
+        self.output.close()
         for message in self._outbox:
             message.close()
         os.close(self._fd)
@@ -86,14 +86,14 @@ class Watch:
         if limit := passed_limit(self._settings, self._num_files_before):
             return {"status": limit}
         if self._status is None:
-            self._status = _wait_status(self._pid)  # what it said before it died is read first, in the next round
+            self._status = _wait_status(self._pid)  # what it sent before it died is read first, in the next round
         elif not busy:
             return _death(self._status)  # it died, and a process of its own still holds the socket
         return None
 
     def _register(self) -> None:
-        heard = select.POLLIN if self.in_turn else 0
-        self._poller.modify(self._fd, heard | (select.POLLOUT if self._outbox else 0))
+        reading = select.POLLIN if self.in_turn else 0
+        self._poller.modify(self._fd, reading | (select.POLLOUT if self._outbox else 0))
 
     def _write(self) -> None:
         while self._outbox:
@@ -102,7 +102,7 @@ class Watch:
             except BlockingIOError:
                 return
             except OSError:
-                self._outbox[0].skip(len(self._outbox[0]))  # nobody reads: how it ended is told by reading
+                self._outbox[0].skip(len(self._outbox[0]))  # it does not read; reading from it shows how it ended
             if not len(self._outbox[0]):
                 self._outbox.pop(0).close()
         self._register()
@@ -110,14 +110,16 @@ class Watch:
     def _read(self) -> Outcome | None:
         count = 0
         with contextlib.suppress(OSError):
-            count = self.said.fill(self._fd)
-        if not count and self.said.room:
+            count = self.output.fill(self._fd)
+        if not count and self.output.free_bytes:
             return _death(_wait_briefly(self._pid) if self._status is None else self._status)
-        while length := self.said.line_bytes():
+        while length := self.output.line_bytes():
             self.lines.append(length)
-        if not self.said.room:
+            if not self._listening:  # an outcome: the turn of the next call begins
+                self._turn_end = time.monotonic() + self._turn_s
+        if not self.output.free_bytes:
             return {"status": "output_limit"}
-        return {"status": "garbled"} if len(self.said) - sum(self.lines) > self._max_line_bytes else None
+        return {"status": "garbled"} if len(self.output) - sum(self.lines) > self._max_line_bytes else None
 
 
 def _wait_status(pid: int) -> int | None:
@@ -126,7 +128,7 @@ def _wait_status(pid: int) -> int | None:
 
 
 def _wait_briefly(pid: int) -> int | None:
-    """It closed its socket: it is ending, or it goes on without a way to answer (None)."""
+    """Return the status of a process that closed its socket; None if it goes on without a way to answer."""
     deadline = time.monotonic() + EXIT_GRACE_S
     while (status := _wait_status(pid)) is None and time.monotonic() < deadline:
         time.sleep(0.001)

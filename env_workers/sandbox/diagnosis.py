@@ -1,4 +1,4 @@
-"""Why bubblewrap cannot start on this machine, and the mend, in one line."""
+"""Why bubblewrap cannot start on this machine, and the fix, in one line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,12 +33,12 @@ CONTAINER_OPTIONS = (
 
 
 def missing(minimum: str) -> str:
-    """The line for a machine without a usable bwrap."""
+    """Return the line for a machine without a usable bwrap."""
     return _MISSING.format(minimum=minimum)
 
 
 def explain(stderr: str, read_sysctl: Callable[[str], str | None] | None = None) -> str | None:
-    """The line for bwrap's complaint; None when it does not look like a missing permission."""
+    """Return the line for bwrap's complaint; None when it does not look like a missing permission."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     complaint = next((line for line in lines if any(sign in line for sign in _FORBIDDEN)), None)
     if complaint is None:
@@ -51,12 +51,12 @@ def explain(stderr: str, read_sysctl: Callable[[str], str | None] | None = None)
 
 
 def forbidding_sysctl(read: Callable[[str], str | None]) -> tuple[str, str, str] | None:
-    """(name, value, value that allows it) of the first setting of the kernel that forbids user namespaces."""
+    """Return (name, value, value that allows it) of the first setting of the kernel that forbids user namespaces."""
     return next(((name, bad, good) for path, bad, name, good in _SYSCTLS if read(path) == bad), None)
 
 
 def read_host_sysctl(path: str) -> str | None:
-    """A file of /proc/sys, None where there is none."""
+    """Return the content of a file of /proc/sys, None where there is none."""
     try:
         return Path("/proc/sys", path).read_text().strip()
     except OSError:

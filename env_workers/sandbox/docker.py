@@ -1,8 +1,9 @@
 """Containers of a Docker engine, each with a warm runner inside; under gVisor where the config says so.
 
-No network, a read-only root, a small work folder in memory, no capability, no new privileges, the engine's filter of
-system calls, a user of its own, and limits that the kernel keeps even if the runner should fail to. The container lives
-as long as its connection: without it the runner's stdin ends, the runner exits and the engine removes the container.
+No network, a read-only root, a small work folder in memory, no capability, no new privileges, a filter of system calls
+(`seccomp.py`; not under gVisor), a user of its own, and limits that the kernel keeps even if the runner should fail to.
+The container lives as long as its connection: without it the runner's stdin ends, the runner exits and the engine
+removes the container.
 """
 
 import contextlib
@@ -16,9 +17,7 @@ from docker.types import LogConfig, Ulimit
 
 from env_workers.runner.bundle import boot_command
 from env_workers.sandbox.attach import AttachStream
-from env_workers.sandbox.base import RunnerSandbox
-from env_workers.sandbox.channel import Channel
-from env_workers.sandbox.client import RunnerClient
+from env_workers.sandbox.base import Sandbox
 from env_workers.sandbox.engine import (
     ENGINE_ERRORS,
     Containers,
@@ -35,31 +34,27 @@ from sdpo.config import GvisorSandbox
 from sdpo.errors import InfrastructureError, SandboxUnavailable
 
 START_TIMEOUT_S = 30.0
-LAST_WORDS_S = 2.0
+STDERR_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 4.0
 PYTHON = "python3"
 RUNNER_MIB = 96
 """Memory of the runner and of the processes that it holds ready, beside what an execution and its files may take."""
 RUNNER_PROCESSES = 8
 GVISOR_MIB, GVISOR_PROCESSES = 160, 256
-"""What gVisor's own kernel takes: the limits of a container hold for it and for what runs on it together."""
+"""Memory and processes of gVisor's own kernel, which the limits of a container include."""
 _UIDS = (2**30, 2**30 - 1)
 _UIDS_OF_A_REMAPPED_USER = (10_000, 50_000)
-_NO_IPC_OBJECTS = {
-    "kernel.shmmni": "0",
-    "kernel.msgmni": "0",
-    "kernel.sem": "0 0 0 0",
-    "fs.mqueue.queues_max": "0",
-}
+_NO_IPC_OBJECTS = {"kernel.shmmni": "0", "kernel.msgmni": "0", "kernel.sem": "0 0 0 0", "fs.mqueue.queues_max": "0"}
 
 _worked: set[Containers] = set()
-"""Configs under which a container has started in this process: what fails from then on has broken."""
+"""Configs with which a container has started in this process: a later failure is an InfrastructureError."""
 
 
-class DockerContainer(RunnerSandbox):
+class DockerContainer(Sandbox):
     """A `Sandbox`. `owner` is "run-incarnation"; with `worker` it goes into the container's labels."""
 
     def __init__(self, config: Containers, owner: str = "", worker: str = "") -> None:
+        super().__init__(config)
         self._config, self._owner, self._worker = config, owner, worker
         self._engine: Any = None
         self._container: str | None = None
@@ -87,19 +82,14 @@ class DockerContainer(RunnerSandbox):
         }
 
     @property
-    def worn(self) -> bool:
-        """See `Sandbox.worn`."""
-        return super().worn or time.monotonic() > self._retire_at
-
-    @property
-    def why_worn(self) -> str:
-        """See `Sandbox.why_worn`."""
-        return super().why_worn if super().worn else "age"
+    def restart_reason(self) -> str | None:
+        """See `Sandbox.restart_reason`."""
+        return super().restart_reason or ("age" if time.monotonic() > self._retire_at else None)
 
     def close(self) -> None:
-        """See `Sandbox.close`. Where the engine is away, the end of its stdin ends the container."""
+        """See `Sandbox.close`. Where the engine does not answer, the end of its stdin ends the container."""
         container, stream, engine = self._container, self._stream, self._engine
-        self._container = self._stream = self._engine = self._client = None
+        self._container = self._stream = self._engine = self._channel = None
         if stream is not None:
             stream.close()
         if engine is not None:
@@ -135,17 +125,11 @@ class DockerContainer(RunnerSandbox):
         # Not under gVisor, whose own kernel answers system calls.
         own_kernel = isinstance(config, GvisorSandbox)
         filters = None if own_kernel else {machine: seccomp_filter(machine).hex() for machine in MACHINES}
-        client = RunnerClient(Channel(self._stream), config, own_uid=not own_kernel, filters=filters)
-        facts = self._boot(client, deadline - time.monotonic())
-        self._client = client
-        return engine_facts, facts
-
-    def _boot(self, client: RunnerClient, timeout_s: float) -> dict[str, Any]:
-        assert self._stream is not None
+        timeout_s = deadline - time.monotonic()
         try:
-            return client.boot(timeout_s)
+            return engine_facts, self._boot(self._stream, timeout_s, own_uid=not own_kernel, filters=filters)
         except InfrastructureError as error:
-            self._stream.read_rest(LAST_WORDS_S)
+            self._stream.read_rest(STDERR_TIMEOUT_S)
             complaint = " ".join(self._stream.complaint.split())[-500:]
             if not complaint:
                 raise
@@ -170,7 +154,7 @@ class DockerContainer(RunnerSandbox):
 
 
 def host_options(config: Containers, uid: int) -> dict[str, Any]:
-    """What the engine is asked to keep a container to."""
+    """Return the options that limit a container."""
     memory_bytes = (config.memory_mib + config.disk_mib + RUNNER_MIB) * 2**20
     work_folder = (
         f"rw,noexec,nosuid,nodev,size={config.disk_mib * 2**20},nr_inodes={config.max_files + 1},mode=0700,"
@@ -178,7 +162,7 @@ def host_options(config: Containers, uid: int) -> dict[str, Any]:
     )
     options: dict[str, Any] = {
         "network_mode": "none",
-        "dns": ["127.0.0.1"],  # or the host's resolver is copied in
+        "dns": ["127.0.0.1"],  # without it the host's resolver is copied in
         "dns_search": ["."],
         "read_only": True,
         # The engine's own mount of the second would be a folder to write to.

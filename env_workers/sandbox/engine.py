@@ -1,4 +1,4 @@
-"""The Docker engine: where it is, what it must be able to do, and one clear line when it cannot."""
+"""The Docker engine: its address, what it must be able to do, and one clear line when it cannot."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sdpo.errors import SandboxUnavailable
 
 Containers = DockerSandbox | GvisorSandbox
 ENGINE_ERRORS = (DockerException, RequestException, OSError)
-"""What the `docker` package lets through when an engine refuses, breaks or is away."""
+"""What the `docker` package lets through when an engine refuses, breaks or does not answer."""
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 QUESTION_TIMEOUT_S = 15.0
 _LIMITS = {"MemoryLimit": "memory", "PidsLimit": "the number of processes", "CpuCfsQuota": "processor time"}
@@ -22,25 +22,25 @@ _LIMITS = {"MemoryLimit": "memory", "PidsLimit": "the number of processes", "Cpu
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What an engine said of itself. `remaps_users`: only uids below 65536 exist in its containers."""
+    """What an engine reported about itself. `remaps_users`: only uids below 65536 exist in its containers."""
 
     version: str
     remaps_users: bool
 
 
 def address(config: Containers) -> str:
-    """Where the engine is asked for."""
+    """Return the address of the engine."""
     return config.engine or os.environ.get("DOCKER_HOST") or DEFAULT_ADDRESS
 
 
 def connect(config: Containers) -> Any:
-    """A client of its own connections (docker.APIClient); close it. Raises one of ENGINE_ERRORS."""
+    """Return a client with its own connections (docker.APIClient); close it. Raises one of ENGINE_ERRORS."""
     options = docker.utils.kwargs_from_env()
     return docker.APIClient(**{**options, "base_url": address(config)}, version="auto", timeout=QUESTION_TIMEOUT_S)
 
 
 def unavailable(config: Containers, error: BaseException) -> SandboxUnavailable:
-    """The engine does not answer."""
+    """Return the error for an engine that does not answer."""
     cause = str(error.__cause__ or error.__context__ or error).splitlines()[0][:300]
     return SandboxUnavailable(
         f"env.sandbox.kind={config.kind}: no Docker engine answers at {address(config)} ({cause}); start it, let this "
@@ -49,7 +49,7 @@ def unavailable(config: Containers, error: BaseException) -> SandboxUnavailable:
 
 
 def no_image(config: Containers) -> SandboxUnavailable:
-    """The engine does not have the image."""
+    """Return the error for an engine without the image."""
     return SandboxUnavailable(
         f"env.sandbox.image={config.image}: the Docker engine at {address(config)} has no such image; build it with "
         "`make env-image`, or pull or name another one"
@@ -58,7 +58,7 @@ def no_image(config: Containers) -> SandboxUnavailable:
 
 @cache
 def examine(config: Containers, where: str) -> EngineFacts:
-    """Checks once per process that the engine at `where` can do all that a sandbox relies on.
+    """Check once per process that the engine at `where` can do all that a sandbox relies on.
 
     Raises SandboxUnavailable, or one of ENGINE_ERRORS where it does not answer.
     """

@@ -21,13 +21,16 @@ _log = logging.getLogger(__name__)
 
 
 def reap(config: Containers) -> list[str]:
-    """Removes the orphans in an engine; their ids. Raises InfrastructureError where the engine does not answer."""
+    """Remove the orphans in an engine.
+
+    Return their ids. Raises InfrastructureError where the engine does not answer.
+    """
     try:
         client = connect(config)
         try:
-            found = client.containers(all=True, filters={"label": CREATED})
+            containers = client.containers(all=True, filters={"label": CREATED})
             now_s = time.time()
-            orphans = [container["Id"] for container in found if is_orphan(container["Labels"], now_s)]
+            orphans = [container["Id"] for container in containers if is_orphan(container["Labels"], now_s)]
             for container in orphans:
                 _remove(client, container)
         finally:
@@ -38,7 +41,7 @@ def reap(config: Containers) -> list[str]:
 
 
 class Janitor:
-    """A thread that reaps every `period_s`. Only `close` ends it, not an engine that is away.
+    """A thread that removes orphans every `period_s`. Only `close` ends it, not an engine that does not answer.
 
     `num_reaped`: containers removed. `num_failed`: sweeps in which the engine did not answer.
     """
@@ -52,12 +55,12 @@ class Janitor:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises InfrastructureError when the thread ended though nobody closed it."""
+        """Raise InfrastructureError when the thread ended without `close`."""
         if not self._thread.is_alive() and not self._closing.is_set():
             raise InfrastructureError(f"the janitor of containers ended: {self._error!r}")
 
     def close(self) -> None:
-        """Ends the thread. A sweep under way ends by itself."""
+        """End the thread. A sweep that has begun ends by itself."""
         self._closing.set()
 
     def _run(self) -> None:
@@ -65,7 +68,7 @@ class Janitor:
             while not self._closing.is_set():
                 self._sweep()
                 self._closing.wait(self._period_s)
-        except BaseException as error:  # kept for `check`: a thread has nobody to raise it to
+        except BaseException as error:  # `check` raises it in the caller's thread
             self._error = error
 
     def _sweep(self) -> None:
@@ -73,7 +76,7 @@ class Janitor:
             self.num_reaped += len(reap(self._config))
         except InfrastructureError as error:
             self.num_failed += 1
-            _log.warning("containers of dead workers were not looked for: %s", error)
+            _log.warning("cannot look for containers of dead workers: %s", error)
 
 
 def _remove(client: Any, container: str) -> None:

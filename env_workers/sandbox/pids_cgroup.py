@@ -1,7 +1,8 @@
-"""A kernel limit on processes for the sandbox of a worker that is host root, which RLIMIT_NPROC does not bind.
+"""A limit on processes for the sandbox of a worker that is host root, for which RLIMIT_NPROC does not hold.
 
-A control group of its own under the root of the pids hierarchy (version 1) or of the unified one (version 2). Without
-it a fork bomb on a busy machine grows faster than the runner, which counts processes every few milliseconds, can kill.
+Each sandbox has a control group under the root of the pids hierarchy (version 1) or of the unified one (version 2).
+Without it a fork bomb on a busy machine grows faster than the runner can kill, which counts processes every few
+milliseconds.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ class PidsCgroup:
     """Made for one sandbox. `close` it after its processes have ended."""
 
     def __init__(self, root: Path, max_processes: int) -> None:
-        """Raises OSError where control groups cannot be made."""
+        """Raise OSError where control groups cannot be made."""
         _sweep(root)
         self._folder = root / f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
         self._folder.mkdir()
@@ -30,14 +31,14 @@ class PidsCgroup:
             raise
 
     def add_tree(self, pid: int) -> None:
-        """Moves a process and its descendants in; none of them may be starting another. Raises OSError."""
+        """Move a process and its descendants in; none of them may be starting another. Raises OSError."""
         (self._folder / "cgroup.procs").write_text(str(pid))
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in children.read_text().split():
                 self.add_tree(int(child))
 
     def close(self) -> None:
-        """Removes it; where its last process is still ending after CLOSE_S, a later worker does."""
+        """Remove the group; where its last process is still ending after CLOSE_S, a later worker does."""
         deadline = time.monotonic() + CLOSE_S
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
@@ -47,7 +48,7 @@ class PidsCgroup:
 
 
 def find_root() -> Path | None:
-    """Where this process may make control groups that limit processes, None where it may not."""
+    """Return the folder where this process may make control groups that limit processes, None where it may not."""
     for root in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
         with contextlib.suppress(OSError):
             limits_processes = root.name == "pids" or "pids" in (root / "cgroup.subtree_control").read_text().split()
@@ -57,7 +58,7 @@ def find_root() -> Path | None:
 
 
 def _sweep(root: Path) -> None:
-    """Removes those of workers that were killed."""
+    """Remove the groups of workers that were killed."""
     for folder in root.glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).split("-")[0]
         if not os.path.exists(f"/proc/{owner}"):

@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from env_workers.environment import AssertProgram
 from env_workers.sandbox import asserts
+from env_workers.sandbox.base import GRACE_S, Sandbox
 from env_workers.sandbox.bubblewrap import Bubblewrap
-from env_workers.sandbox.client import GRACE_S
-from env_workers.sandbox.lease import FAULTS_TO_BLAME, SandboxLease
-from env_workers.sandbox.protocol import Sandbox
+from env_workers.sandbox.renewable import FAULTS_TO_BLAME, RenewableSandbox
 from sdpo.config import BubblewrapSandbox, EnvConfig
 from sdpo.errors import InfrastructureError
 
@@ -31,14 +30,14 @@ SHORTEST_SLOT_TIMEOUT_S = 20.0
 
 
 def slot_timeout_s(config: EnvConfig) -> float:
-    """How long a call waits for a free slot: as long as a healthy execution before it can take, and no less."""
+    """Return how long a call waits for a free slot: at least as long as a healthy execution before it can take."""
     return max(SHORTEST_SLOT_TIMEOUT_S, 2 * (config.sandbox.wall_time_s + 2 * GRACE_S))
 
 
 def execution_deadline_s(config: EnvConfig) -> float:
-    """The longest that one call of a pool's `execute` or `judge_asserts` takes.
+    """Return the longest that one call of a pool's `execute` or `judge_asserts` takes, in seconds.
 
-    Each may go three or more rounds (see `env_workers.sandbox.lease`), every one with fresh sandboxes and their
+    Each may go three or more rounds (see `env_workers.sandbox.renewable`), every one with fresh sandboxes and their
     canaries; `judge_asserts` begins no other round after the time that one can take.
     """
     return slot_timeout_s(config) + max((FAULTS_TO_BLAME + 1) * _round_s(config, 1), 2 * _round_s(config, 2))
@@ -46,12 +45,12 @@ def execution_deadline_s(config: EnvConfig) -> float:
 
 def _round_s(config: EnvConfig, num_sandboxes: int) -> float:
     limit_s = config.sandbox.wall_time_s + 2 * GRACE_S
-    thinking_s = asserts.THINKING_S if num_sandboxes == 2 else 0.0
-    return num_sandboxes * (CLOSE_TIMEOUT_S + START_TIMEOUT_S + limit_s) + limit_s + thinking_s
+    asserts_s = asserts.ASSERTS_STEP_S if num_sandboxes == 2 else 0.0
+    return num_sandboxes * (CLOSE_TIMEOUT_S + START_TIMEOUT_S + limit_s) + limit_s + asserts_s
 
 
 def make_sandbox(config: EnvConfig, owner: str, worker: str) -> Sandbox:
-    """A sandbox of the configured kind, not started. `owner` and `worker` mark whose it is."""
+    """Return a sandbox of the configured kind, not started. `owner` and `worker` name its owner."""
     if isinstance(config.sandbox, BubblewrapSandbox):
         return Bubblewrap(config.sandbox, owner=owner)
     from env_workers.sandbox.docker import DockerContainer  # its package is needed only for this kind
@@ -69,27 +68,19 @@ def _make_janitor(config: EnvConfig) -> "Janitor | None":
 
 @dataclass(slots=True)
 class _Slot:
-    """Room for one execution: a sandbox for programs and, once asserts were judged, one for those."""
+    """What one execution uses: a sandbox for programs and, once asserts were judged, another one for asserts."""
 
-    programs: SandboxLease
-    asserts: SandboxLease
+    programs: RenewableSandbox
+    asserts: RenewableSandbox
     num_executions: int = 0
     execution_s: float = 0.0
-    leases: tuple[SandboxLease, SandboxLease] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.leases = (self.programs, self.asserts)
 
 
 class SandboxPool:
     """An `Executor` with `config.sandboxes_per_worker` slots. Nothing is started before it is needed."""
 
     def __init__(
-        self,
-        config: EnvConfig,
-        owner: str,
-        worker: str,
-        make: Callable[[EnvConfig, str, str], Sandbox] = make_sandbox,
+        self, config: EnvConfig, owner: str, worker: str, make: Callable[[EnvConfig, str, str], Sandbox] = make_sandbox
     ) -> None:
         self._config = config
         self._make = lambda: make(config, owner, worker)
@@ -112,17 +103,15 @@ class SandboxPool:
     def judge_asserts(self, source: str, test: AssertProgram, time_limit_s: float) -> Any:
         """See `Executor.judge_asserts`. Waits for a free slot."""
         with self._slot() as slot:
-            times = asserts.Times(
-                call_s=time_limit_s,
-                wall_s=self._config.sandbox.wall_time_s,
-                retry_until=time.monotonic() + _round_s(self._config, 2),
-            )
-            return asserts.judge_asserts(slot.programs, slot.asserts, source, test, times)
+            retry_until = time.monotonic() + _round_s(self._config, 2)
+            limits = {"call_s": time_limit_s, "wall_s": self._config.sandbox.wall_time_s, "retry_until": retry_until}
+            return asserts.judge_asserts(slot.programs, slot.asserts, source, test, **limits)
 
     def check(self) -> float:
-        """Starts a sandbox if there is none and runs the canary; seconds that took.
+        """Start a sandbox if there is none and run the canary; return the seconds that took.
 
-        Where every slot is at work, work is the check: 0. Raises SandboxUnavailable or InfrastructureError.
+        Where every slot is in use it returns 0: the executions are the check. Raises SandboxUnavailable or
+        InfrastructureError.
         """
         if self._janitor is not None:
             self._janitor.check()
@@ -136,7 +125,7 @@ class SandboxPool:
             self._free.put(slot)
 
     def close(self) -> None:
-        """Ends every sandbox; after CLOSE_TIMEOUT_S those at work too: their executions raise InfrastructureError."""
+        """End every sandbox; after CLOSE_TIMEOUT_S also those in use, whose executions raise InfrastructureError."""
         self._closing.set()
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
         for _ in self._slots:
@@ -144,31 +133,34 @@ class SandboxPool:
                 self._free.get(timeout=max(0.0, deadline - time.monotonic()))
         if self._janitor is not None:
             self._janitor.close()
+        for sandbox in self._sandboxes():
+            sandbox.close()
         for slot in self._slots:
-            for lease in slot.leases:
-                lease.close()
-            self._free.put(slot)  # whoever waits for one learns that the pool is closed
+            self._free.put(slot)  # a thread that waits for one learns that the pool is closed
         self._starters.shutdown(wait=False, cancel_futures=True)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a sandbox said of itself when it started; empty before the first did."""
-        return next((lease.facts for slot in self._slots for lease in slot.leases if lease.facts), {})
+        """What a sandbox reported when it started; empty before the first did."""
+        return next((sandbox.facts for sandbox in self._sandboxes() if sandbox.facts), {})
 
     @property
     def counters(self) -> dict[str, Any]:
-        """sandboxes_started, sandboxes_thrown_away (by why), executions, execution_s (seconds in slots)."""
-        leases = [lease for slot in self._slots for lease in slot.leases]
-        thrown_away = sum((lease.thrown_away for lease in leases), Counter[str]())
+        """sandboxes_started, sandboxes_discarded (number by reason), executions, execution_s (seconds in slots)."""
+        sandboxes = self._sandboxes()
+        discarded = sum((sandbox.discarded for sandbox in sandboxes), Counter[str]())
         return {
-            "sandboxes_started": sum(lease.num_started for lease in leases),
-            "sandboxes_thrown_away": dict(thrown_away),
+            "sandboxes_started": sum(sandbox.num_started for sandbox in sandboxes),
+            "sandboxes_discarded": dict(discarded),
             "executions": sum(slot.num_executions for slot in self._slots),
             "execution_s": sum(slot.execution_s for slot in self._slots),
         }
 
     def _new_slot(self) -> _Slot:
-        return _Slot(SandboxLease(self._make, self._start), SandboxLease(self._make, self._start))
+        return _Slot(RenewableSandbox(self._make, self._start), RenewableSandbox(self._make, self._start))
+
+    def _sandboxes(self) -> list[RenewableSandbox]:
+        return [sandbox for slot in self._slots for sandbox in (slot.programs, slot.asserts)]
 
     @contextmanager
     def _slot(self) -> Iterator[_Slot]:

@@ -1,1 +1,1 @@
-"""Tool execution: the model calls tools, reads their results, and answers."""
+"""Tool calls: how they are written, matched against expected ones, and executed."""

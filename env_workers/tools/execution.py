@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from env_workers.calling.notations import Call
-from env_workers.calling.schema import faults_of
-from env_workers.code.feedback import LIMIT_TITLES
-from env_workers.code.outcome import Outcome, parse_outcomes
+from env_workers.code import outcome as code_outcome
+from env_workers.code.outcome import LIMIT_TITLES, Outcome, parse_outcomes
 from env_workers.code.show import scrub
 from env_workers.environment import Executor
-from env_workers.runner import encode
+from env_workers.tools.notations import Call
 from env_workers.tools.payload import Toolbox
+from env_workers.tools.refusals import not_loaded
+from env_workers.tools.schema import faults_of
 from env_workers.wording import printable, quote, words
 from sdpo.cutting import CUT_MARK, cut
 from sdpo.errors import InfrastructureError
@@ -37,24 +37,15 @@ def _sdpo_plain(value):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a call gave: the text for the model, within the budget. `failed`: it is an error's."""
+    """The result of a call: the text for the model, within the budget. `failed`: the text is an error."""
 
     call: Call
     text: str
     failed: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """For a checking function."""
-        return {
-            "name": self.call.name,
-            "arguments": self.call.arguments,
-            "result": self.text,
-            "failed": self.failed,
-        }
 
-
-class Workshop:
-    """The tools of one session."""
+class ToolRunner:
+    """Runs the tools of one session and remembers its calls."""
 
     def __init__(self, toolbox: Toolbox, executor: Executor, time_limit_s: float, max_chars: int) -> None:
         self._toolbox, self._executor = toolbox, executor
@@ -63,7 +54,8 @@ class Workshop:
         self._done: list[Mapping[str, Any]] = []
 
     def run(self, calls: Sequence[Call]) -> list[Result]:
-        """The results of one turn's calls, in order. Raises InfrastructureError, or SandboxViolation."""
+        """Return the results of one turn's calls, in order. Raises InfrastructureError, SandboxViolation,
+        or TaskFileError where the tools do not load."""
         refused = {index: text for index, call in enumerate(calls) if (text := self._refusal(call)) is not None}
         outcomes = iter(self._execute([_encoded(call) for i, call in enumerate(calls) if i not in refused]))
         return [
@@ -79,15 +71,17 @@ class Workshop:
         return "; ".join(fault.text for fault in faults) if faults else None
 
     def _execute(self, pending: list[Mapping[str, Any]]) -> list[Outcome]:
-        """A call that ends its process leaves nothing behind; those after it run in the next one."""
+        """Run calls; one that ends its process keeps no state, and those after it run in the next process."""
         outcomes: list[Outcome] = []
         while pending:
             calls = [*self._done, *pending]
             records = self._executor.execute(self._source, calls, self._time_limit_s, shared=True)
-            found = parse_outcomes(records, len(calls))
-            if any(_ended(outcome) for outcome in found[: len(self._done)]):
+            every_outcome = parse_outcomes(records, len(calls))
+            if any(_ended(outcome) for outcome in every_outcome[: len(self._done)]):
                 raise InfrastructureError("tools that had answered did not do so again")
-            for call, outcome in zip(list(pending), found[len(self._done) :], strict=True):
+            for call, outcome in zip(list(pending), every_outcome[len(self._done) :], strict=True):
+                if outcome.status == "raised" and outcome.frames and outcome.frames[0][1] == "<module>":
+                    raise not_loaded(self._toolbox, outcome)  # no call of the model's ran
                 outcomes.append(outcome)
                 pending.pop(0)
                 if _ended(outcome):
@@ -109,17 +103,16 @@ class Workshop:
 
 
 def _encoded(call: Call) -> Mapping[str, Any]:
-    inputs = [encode(call.name, MAX_ARGUMENT_BYTES), encode(call.arguments, MAX_ARGUMENT_BYTES)]
-    return {"kind": "functional", "function": "_sdpo_call", "inputs": inputs}
+    return code_outcome.Call(function="_sdpo_call", args=(call.name, call.arguments)).record(MAX_ARGUMENT_BYTES)
 
 
 def _ended(outcome: Outcome) -> bool:
-    """Whether the process that ran the call is no more."""
+    """Whether the call ended the process that ran it."""
     return outcome.status not in ("returned", "returned_other", "raised")
 
 
 def _complaint(outcome: Outcome) -> str:
-    """An exception as the last line of its traceback; what differs from run to run is scrubbed."""
+    """Return why a call failed, an exception as its traceback's last line, without what differs from run to run."""
     if outcome.status == "raised":
         message = scrub(outcome.message).strip()
         return f"{outcome.type_name}: {message}" if message else outcome.type_name

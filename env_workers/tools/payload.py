@@ -1,26 +1,113 @@
-"""The payload of a task with tools that run.
+"""The payloads of tasks with tools, of both kinds.
 
-`tools`: a list of {name, description, parameters, source}: parameters a JSON schema, source Python that defines a
-function of that name; `setup`: Python that all of them may use; `answer`: how the final answer is judged, one of
-{kind: exact, value}, {kind: number, value, tolerance}, {kind: pattern, pattern}, {kind: check, source};
-`time_limit_s`: wall time of one call.
+Matching: `tools`, a list of {name, description, parameters}, parameters a JSON schema; `expected`, the calls that
+answer the question, a list of {name, arguments, optional, optional_arguments}, where an argument {"any_of": [values]}
+accepts each of the values, and `optional_arguments` names those that may be left out;
+`notation`: json (the default) or react; `ordered`: whether the calls must come in the order of `expected`.
+
+Tools that run: `tools`, whose items have in addition `source`, Python that defines a function of that name; `setup`,
+Python that all of them may use; `answer`, how the final answer is judged, one of {kind: exact, value}, {kind: number,
+value, tolerance}, {kind: pattern, pattern}, {kind: check, source}; `time_limit_s`, wall time of one call.
 """
 
 import ast
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from env_workers.payloads import list_at, number_at, only_keys, refuse, text_at
-from env_workers.tool_matching.payload import parse_tool_schemas
+from env_workers.payloads import flag_at, list_at, number_at, only_keys, refuse, seconds_at, text_at
+from env_workers.tools.schema import complaint_about
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
 CHECK = "check"
 _TOOL_KEYS = ("name", "description", "parameters", "source")
 _KEYS = {"exact": "value", "number": "value", "pattern": "pattern", "check": "source"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """A call that is wanted; an optional one may also be left out.
+
+    `arguments` are the accepted values of each argument; those in `optional_arguments` may also be left out.
+    """
+
+    name: str
+    arguments: dict[str, tuple[Any, ...]]
+    optional: bool = False
+    optional_arguments: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """`schemas`: tool name -> JSON schema of its arguments."""
+
+    notation: Literal["json", "react"]
+    schemas: Mapping[str, Mapping[str, Any]]
+    expected: tuple[Expected, ...]
+    ordered: bool
+
+
+def parse_matching(task: Task) -> Matching:
+    """Read `task.payload`; raises TaskFileError that names the task and the key."""
+    payload = only_keys(task, task.payload, ("tools", "expected", "notation", "ordered"))
+    notation = payload.get("notation", "json")
+    if notation not in ("json", "react"):
+        raise refuse(task, "notation", notation, "json, react")
+    expected = list_at(task, payload, "expected", empty=True)
+    return Matching(
+        notation=notation,
+        schemas=parse_tool_schemas(task, list_at(task, payload, "tools")),
+        expected=tuple(_expected(task, i, call) for i, call in enumerate(expected)),
+        ordered=flag_at(task, payload, "ordered"),
+    )
+
+
+def parse_tool_schemas(
+    task: Task, tools: list[Any], keys: tuple[str, ...] = ("name", "description", "parameters")
+) -> dict[str, Mapping[str, Any]]:
+    """Return tool name -> schema of its arguments, of the payload's `tools`; each tool may have `keys` only."""
+    schemas: dict[str, Mapping[str, Any]] = {}
+    for index, item in enumerate(tools):
+        key = f"tools[{index}]"
+        tool = only_keys(task, item, keys, key)
+        name, schema = text_at(task, tool, "name", key), tool.get("parameters", {})
+        complaint = complaint_about(schema)
+        if complaint is not None:
+            raise refuse(task, f"{key}.parameters", schema, complaint)
+        if name in schemas:
+            raise TaskFileError(f"task {task.id}: payload.tools names {name} twice; allowed: different names")
+        schemas[name] = schema
+    return schemas
+
+
+def _expected(task: Task, index: int, item: Any) -> Expected:
+    key = f"expected[{index}]"
+    call = only_keys(task, item, ("name", "arguments", "optional", "optional_arguments"), key)
+    arguments = call.get("arguments")
+    if not isinstance(arguments, Mapping):
+        raise refuse(task, f"{key}.arguments", arguments, "a mapping of argument names to JSON values")
+    names = call.get("optional_arguments", ())
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n in arguments for n in names):
+        raise refuse(task, f"{key}.optional_arguments", names, f"a list of names of {key}.arguments")
+    return Expected(
+        name=text_at(task, call, "name", key),
+        arguments={name: _accepted(task, f"{key}.arguments.{name}", value) for name, value in arguments.items()},
+        optional=flag_at(task, call, "optional", key),
+        optional_arguments=frozenset(names),
+    )
+
+
+def _accepted(task: Task, key: str, value: Any) -> tuple[Any, ...]:
+    """Return the accepted values of an argument."""
+    if not isinstance(value, Mapping) or set(value) != {"any_of"}:
+        return (value,)
+    values = value["any_of"]
+    if not isinstance(values, list | tuple) or not values:
+        raise refuse(task, f"{key}.any_of", values, "a list of at least one accepted value")
+    return tuple(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,32 +122,35 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolbox:
-    """`source` is the Python of all tools; `schemas`: tool name -> JSON schema of its arguments."""
+    """`parts` are (key, Python) of the setup and of all tools; `schemas`: tool name -> JSON schema of its arguments."""
 
-    source: str
+    task_id: str
+    parts: tuple[tuple[str, str], ...]
     schemas: Mapping[str, Mapping[str, Any]]
     answer: Answer
     time_limit_s: float | None
 
+    @property
+    def source(self) -> str:
+        """The Python of all tools, as one program; one empty line lies between two parts."""
+        return "\n\n".join(text for _, text in self.parts)
+
 
 def parse_toolbox(task: Task) -> Toolbox:
-    """Reads `task.payload`; raises TaskFileError that names the task and the key."""
+    """Read `task.payload`; raises TaskFileError that names the task and the key."""
     payload = only_keys(task, task.payload, ("tools", "setup", "answer", "time_limit_s"))
     tools = list_at(task, payload, "tools")
     schemas = parse_tool_schemas(task, tools, _TOOL_KEYS)
-    sources = [_source(task, tool, f"tools[{index}]", tool["name"]) for index, tool in enumerate(tools)]
+    keys = [f"tools[{index}]" for index in range(len(tools))]
+    parts = [(f"{k}.source", _source(task, tool, k, tool["name"])) for k, tool in zip(keys, tools, strict=True)]
     if payload.get("setup") is not None:
-        sources.insert(0, _source(task, payload, "", None, name="setup"))
-    time_limit_s = payload.get("time_limit_s")
-    if time_limit_s is not None and not number_at(task, payload, "time_limit_s", 0.0):
-        raise refuse(task, "time_limit_s", time_limit_s, "a number of seconds above 0")
-    return Toolbox(
-        source="\n\n".join(sources), schemas=schemas, answer=_answer(task, payload), time_limit_s=time_limit_s
-    )
+        parts.insert(0, ("setup", _source(task, payload, "", None, name="setup")))
+    answer, time_limit_s = _answer(task, payload), seconds_at(task, payload)
+    return Toolbox(task_id=task.id, parts=tuple(parts), schemas=schemas, answer=answer, time_limit_s=time_limit_s)
 
 
 def _source(task: Task, mapping: Mapping[str, Any], key: str, function: str | None, name: str = "source") -> str:
-    """Python that compiles and, where `function` is given, defines it at its top level."""
+    """Return Python that compiles and, where `function` is given, defines it at its top level."""
     text, where = text_at(task, mapping, name, key), f"{key}.{name}" if key else name
     try:
         tree = ast.parse(text)
@@ -80,7 +170,7 @@ def _answer(task: Task, payload: Mapping[str, Any]) -> Answer:
     only_keys(task, given, ("kind", _KEYS[kind], *(["tolerance"] if kind == "number" else [])), "answer")
     if kind == "number":
         value: Any = given.get("value")
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise refuse(task, "answer.value", value, "a finite number")
         return Answer(kind="number", number=value, tolerance=number_at(task, given, "tolerance", 1e-6, "answer"))
     if kind == "check":

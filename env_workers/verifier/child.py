@@ -1,35 +1,39 @@
-"""The helper's loop: a JSON line in, a JSON line out. Started by `env_workers.verifier.host`; sealed before it serves.
+"""The helper's loop: a JSON message in, a JSON message out. `env_workers.verifier.host` starts it; it seals itself.
 
 An answer is {"result": ...}, or {"overrun": memory | depth | evaluation}, or {"raised": the exception's type}. A
-request that takes too much processor time ends the process, and so does the end of its input.
+request that takes too much processor time ends the process, and so does the end of its socket.
 """
 
+import contextlib
 import importlib
 import json
-import os
+from multiprocessing.connection import Connection
 from typing import Any
 
 from env_workers.verifier.seal import GUARD, Evaluated, processor_time, seal
 
 
-def serve(module_name: str, memory_bytes: int, cpu_s: float) -> None:
-    """Serves `answer` of the module until its input ends; `warm_up` of it runs once, before the seal."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nothing, descriptor)
+def serve(descriptor: int, module_name: str, memory_bytes: int, cpu_s: float) -> None:
+    """Serve `answer` of the module until the other end of the socket closes; `warm_up` runs once, before the seal."""
+    link: Connection[Any, Any] = Connection(descriptor)
+
+    def send(answer: Any) -> None:
+        link.send_bytes(json.dumps(answer).encode())
+
     try:
         module = importlib.import_module(module_name)
         module.warm_up()
         seal(memory_bytes)
     except Exception as error:
-        _write(answers, {"broken": f"{type(error).__name__}: {error}"})
+        send({"broken": f"{type(error).__name__}: {error}"})
         return
-    _write(answers, {"ready": True})
-    for line in requests:
-        with processor_time(cpu_s):
-            answer = _answer(module, json.loads(line))
-        _write(answers, answer)
+    send({"ready": True})
+    with contextlib.suppress(EOFError):
+        while True:
+            request = json.loads(link.recv_bytes())
+            with processor_time(cpu_s):
+                answer = _answer(module, request)
+            send(answer)
 
 
 def _answer(module: Any, request: Any) -> dict[str, Any]:
@@ -45,9 +49,3 @@ def _answer(module: Any, request: Any) -> dict[str, Any]:
     except Exception as error:
         answer = {"raised": type(error).__name__}
     return {"overrun": "evaluation"} if GUARD.tripped else answer
-
-
-def _write(descriptor: int, answer: Any) -> None:
-    data = json.dumps(answer).encode() + b"\n"
-    while data:
-        data = data[os.write(descriptor, data) :]

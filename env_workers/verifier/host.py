@@ -1,16 +1,15 @@
-"""The env worker's side of the helper process: started when first asked, replaced when it was overrun or is worn."""
+"""The env worker's side of the helper process: started at the first request, replaced after an overrun."""
 
-import contextlib
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
 from sdpo.errors import InfrastructureError
@@ -21,7 +20,8 @@ MAX_REQUESTS = 5000
 MAX_ANSWER_BYTES = 4 * 2**20
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
-    "from env_workers.verifier.child import serve; serve(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))"
+    "from env_workers.verifier.child import serve; "
+    "serve(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))"
 )
 _ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -54,7 +54,10 @@ class Verifier:
         self._helper: _Helper | None = None
 
     def ask(self, request: Mapping[str, Any]) -> Any:
-        """The module's answer. Raises Overrun or Raised, which are the request's fault, or InfrastructureError."""
+        """Return the module's answer.
+
+        Raises Overrun or Raised, which are the request's fault, or InfrastructureError.
+        """
         with self._lock:
             try:
                 return self._ask(request)
@@ -71,7 +74,7 @@ class Verifier:
             raise Overrun("crash")
 
     def close(self) -> None:
-        """Ends the helper."""
+        """End the helper."""
         with self._lock:
             self._drop()
 
@@ -97,6 +100,20 @@ class Verifier:
             helper.close()
 
 
+_shared: dict[str, Verifier] = {}
+
+
+def shared_verifier(module_name: str, canary: Mapping[str, Any]) -> Verifier:
+    """Return this process's helper for `module_name`, with which tasks are checked before a run."""
+    return _shared.setdefault(module_name, Verifier(module_name, canary))
+
+
+def close_shared_verifiers() -> None:
+    """End the helpers of `shared_verifier`; a later request starts one again."""
+    for verifier in _shared.values():
+        verifier.close()
+
+
 class _Died(Exception):
     pass
 
@@ -104,25 +121,19 @@ class _Died(Exception):
 class _Helper:
     def __init__(self, arguments: list[str]) -> None:
         self.num_requests = 0
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-s",
-                "-P",
-                "-B",
-                "-c",
-                _BOOT,
-                json.dumps([os.path.abspath(path) for path in sys.path]),
-                *arguments,
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_ENVIRONMENT,
-            cwd="/",
-        )
-        self.close = weakref.finalize(self, _end, self._process)
-        self._buffer = b""
+        self._link, other_end = Pipe()
+        paths = json.dumps([os.path.abspath(path) for path in sys.path])
+        with other_end:
+            self._process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-B", "-c", _BOOT, paths, str(other_end.fileno()), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(other_end.fileno(),),
+                env=_ENVIRONMENT,
+                cwd="/",
+            )
+        self.close = weakref.finalize(self, _end, self._process, self._link)
         try:
             answer = self._read(START_TIMEOUT_S)
         except (_Died, Overrun) as error:
@@ -134,40 +145,27 @@ class _Helper:
 
     def ask(self, request: Mapping[str, Any]) -> Any:
         self.num_requests += 1
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self._link.send_bytes(json.dumps(request).encode())
         except OSError:
-            raise self._death() from None
+            raise self._error_of_death() from None
         return self._read(ANSWER_TIMEOUT_S)
 
     def _read(self, timeout_s: float) -> Any:
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + timeout_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or not selector.select(left_s):
-                    raise InfrastructureError(f"the verifier did not answer within {timeout_s:g} s")
-                data = os.read(self._process.stdout.fileno(), 65536)
-                if not data or len(self._buffer) > MAX_ANSWER_BYTES:
-                    raise self._death()
-                self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return json.loads(line)
+        try:
+            if not self._link.poll(timeout_s):
+                raise InfrastructureError(f"the verifier did not answer within {timeout_s:g} s")
+            return json.loads(self._link.recv_bytes(MAX_ANSWER_BYTES))
+        except (EOFError, OSError):
+            raise self._error_of_death() from None
 
-    def _death(self) -> Exception:
+    def _error_of_death(self) -> Exception:
         self._process.kill()
         code = self._process.wait(10)
         return Overrun("time") if code == -signal.SIGPROF else _Died(f"ended with status {code}")
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]", link: "Connection[Any, Any]") -> None:
     process.kill()
     process.wait(10)
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):  # what was not written yet
-                pipe.close()
+    link.close()

@@ -19,11 +19,11 @@ _WHOLE, _NUMBER = re.compile(r"[+-]?\d+", re.ASCII), re.compile(r"[+-]?\d*\.?\d+
 
 
 def warm_up() -> None:
-    """The import of the package was all."""
+    """Nothing to do: importing the package is all."""
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a puzzle: `question` and, where `given` is an answer to it, `score` (0 to 1), `form` and `facts`.
+    """Return, of a puzzle, `question` and, where `given` is an answer to it, `score` (0 to 1), `form` and `facts`.
 
     form: what the right answer is where `given` is not (a whole number, a number), else None. facts: what the puzzle's
     metadata says about its difficulty, in words. {"error": ...} where there is no such puzzle.
@@ -37,13 +37,13 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
             entry = dataset[request["index"]]
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
-    found = {"question": str(entry["question"])}
+    result = {"question": str(entry["question"])}
     given, key = request.get("given"), entry["answer"]
     if given is None:
-        return found
+        return result
     score = float(dataset.score_answer(given, entry))
-    facts = [fact for fact in _facts(entry["metadata"].get("difficulty")) if not _tells(fact, key)]
-    return {**found, "score": min(max(score, 0.0), 1.0), "form": _form(given, key), "facts": facts}
+    facts = [fact for fact in _facts(entry["metadata"].get("difficulty")) if not _reveals(fact, key)]
+    return {**result, "score": min(max(score, 0.0), 1.0), "form": _form(given, key), "facts": facts}
 
 
 @lru_cache(maxsize=16)
@@ -63,7 +63,7 @@ def _range(value: Any) -> str | None:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _tells(fact: str, key: Any) -> bool:
+def _reveals(fact: str, key: Any) -> bool:
     return isinstance(key, str) and re.search(rf"(?<!\w){re.escape(key.strip())}(?!\w)", fact) is not None
 
 

@@ -1,4 +1,4 @@
-"""What the helper process gives up once it has imported what it needs. Linux on x86_64 and aarch64.
+"""Restricts the helper process once it has imported what it needs. Linux on x86_64 and aarch64.
 
 After `seal`: it can read and write the descriptors that it has, open files for reading, manage its memory, and end. No
 socket, no process, no signal, no file to write; text is not compiled (`Evaluated`). Address space is bounded here, the
@@ -6,18 +6,18 @@ processor time of one request by `processor_time`.
 """
 
 import contextlib
-import ctypes
+import errno
 import os
-import platform
 import resource
 import signal
-import struct
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-_MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-_ALLOWED = {  # name: number on x86_64, on aarch64 (-1: does not exist there)
+from env_workers.runner.system_calls import enter_filter
+from env_workers.sandbox.seccomp import Condition, Numbers, compile_filter
+
+_ALLOWED: dict[str, Numbers] = {
     "read": (0, 63),
     "write": (1, 64),
     "close": (3, 57),
@@ -59,12 +59,9 @@ _ALLOWED = {  # name: number on x86_64, on aarch64 (-1: does not exist there)
     "exit": (60, 93),
     "exit_group": (231, 94),
 }
-_OPENAT, _SECCOMP = (257, 56), (317, 277)
+_OPENAT = (257, 56)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _GENERATORS = ("/sympy/polys/monomials.py",)  # compiles what it generates of exponents alone
-_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
-_ALLOW, _EPERM = 0x7FFF0000, 0x00050000 | 1
-_FILTER_MODE, _ALL_THREADS, _PR_SET_NO_NEW_PRIVS = 1, 1, 38
 
 
 class Evaluated(BaseException):
@@ -72,7 +69,7 @@ class Evaluated(BaseException):
 
 
 class Guard:
-    """Whether text may be compiled, and whether that was tried since `begin`. Imports may."""
+    """Records whether compiling text was tried since `begin`, and forbids it. Imports may compile."""
 
     def __init__(self) -> None:
         self.closed = self.tripped = False
@@ -82,7 +79,7 @@ class Guard:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """For code that compiles text of its own, never a model's."""
+        """Allow compiling, for code that compiles its own text, never a model's."""
         self.closed = False
         try:
             yield
@@ -90,7 +87,7 @@ class Guard:
             self.closed = True
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """An audit hook."""
+        """Refuse to compile text; an audit hook of `sys.addaudithook`."""
         if not self.closed or event not in ("compile", "exec"):
             return
         name = arguments[1] if event == "compile" else getattr(arguments[0], "co_filename", "")
@@ -106,7 +103,7 @@ GUARD = Guard()
 
 
 def seal(memory_bytes: int) -> None:
-    """For the rest of the process's life. `memory_bytes` may be allocated on top of what is. Raises OSError."""
+    """Restrict this process for good. It may allocate `memory_bytes` more than it has. Raises OSError."""
     with open("/proc/self/statm") as statm:
         taken = int(statm.read().split()[0]) * resource.getpagesize()
     for limit, value in (
@@ -117,13 +114,14 @@ def seal(memory_bytes: int) -> None:
     ):
         resource.setrlimit(limit, (value, value))
     sys.addaudithook(GUARD.hook)
-    _install_filter()
+    read_only = Condition(numbers=_OPENAT, argument=2, forbidden_bits=_WRITING)
+    enter_filter(compile_filter(_ALLOWED.values(), [read_only], error_number=errno.EPERM, allow_listed=True))
     GUARD.begin()
 
 
 @contextlib.contextmanager
 def processor_time(seconds: float) -> Iterator[None]:
-    """The kernel ends the process (SIGPROF) when what is inside takes more processor time than this."""
+    """End the process (SIGPROF, by the kernel) when the body takes more processor time than this."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
@@ -139,43 +137,3 @@ def importing() -> bool:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
-
-
-def _install_filter() -> None:
-    machine = platform.machine()
-    if machine not in _MACHINES:
-        raise OSError(f"the helper process is sealed on {' and '.join(_MACHINES)} only; this machine is {machine}")
-    code = _filter(*_MACHINES[machine])
-    buffer = ctypes.create_string_buffer(code)
-    program = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
-    if libc.syscall(_SECCOMP[_MACHINES[machine][1]], _FILTER_MODE, _ALL_THREADS, program):
-        raise OSError(ctypes.get_errno(), "the kernel refuses the seccomp filter")
-
-
-def _filter(architecture: int, column: int) -> bytes:
-    """A list of what is allowed, as classic BPF; a jump counts the instructions that it skips."""
-    numbers = [row[column] for row in _ALLOWED.values() if row[column] >= 0]
-    tail = [
-        _instruction(_EQUAL, _OPENAT[column], if_false=2),
-        _instruction(_LOAD, 32),  # the third argument: openat's flags
-        _instruction(_ANY_BIT, _WRITING, if_false=1),
-        _instruction(_RETURN, _EPERM),
-        _instruction(_RETURN, _ALLOW),
-    ]
-    to_end = len(numbers) + len(tail) - 1
-    return b"".join(
-        [
-            _instruction(_LOAD, 4),
-            _instruction(_EQUAL, architecture, if_false=to_end),
-            _instruction(_LOAD, 0),
-            *(_instruction(_EQUAL, number, if_true=to_end - 1 - i) for i, number in enumerate(numbers)),
-            *tail,
-        ]
-    )
-
-
-def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, if_true, if_false, value)

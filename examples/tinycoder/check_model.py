@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from env_workers.code.judge import judge_trusted
 from examples.tinycoder.make_tasks import FOLDER as TASKS
 from examples.tinycoder.make_tasks import heldout_tasks
 from examples.tinycoder.specs import fenced
+from examples.tinycoder.trusted_judge import judge_trusted
 from sdpo.chat import render_prompt
 from sdpo.config import HindsightConfig
 from sdpo.reprompt import Attempt, Routing, build_hindsight
@@ -91,8 +91,8 @@ def _repaired(sample: Sampler, failed: Sequence[tuple[Task, str, Verdict]], demo
     routing = Routing(demo_from=None if demos is None else 1, use_feedback=demos is None)
     prompts = []
     for task, text, verdict in failed:
-        own = Attempt(sample_index=0, text=text, reward=0.0, feedback=verdict.feedback)
-        peer = Attempt(sample_index=1, text=(demos or {}).get(task.id, ""), reward=1.0, feedback="")
+        own = Attempt(sample_index=0, text=text, reward=0.0, success=False, feedback=verdict.feedback)
+        peer = Attempt(sample_index=1, text=(demos or {}).get(task.id, ""), reward=1.0, success=True, feedback="")
         hindsight = build_hindsight(task, [own, peer], 0, routing, sample.tokenizer, HindsightConfig())
         prompts.append(hindsight.token_ids.tolist())
     again = sample(prompts)

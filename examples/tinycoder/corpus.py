@@ -7,9 +7,9 @@ environment's judge, the hindsight prompts by `sdpo.reprompt`.
 import random
 from dataclasses import dataclass
 
-from env_workers.code.judge import judge_trusted
 from examples.tinycoder.specs import Spec, fenced
 from examples.tinycoder.tokenizer import END
+from examples.tinycoder.trusted_judge import judge_trusted
 from sdpo.chat import ChatTokenizer, render_prompt
 from sdpo.config import HindsightConfig
 from sdpo.reprompt import CLOSING, DEMO_HEADER, FEEDBACK_HEADER, Attempt, Routing, build_hindsight
@@ -66,10 +66,11 @@ class Mix:
             return _example(tokenizer, prompt, sample_attempt(spec, self._rng))
         wants_demo = roll >= ATTEMPT_SHARE + FEEDBACK_SHARE
         wants_feedback = not wants_demo or roll >= 1 - BOTH_SHARE
-        own, peer = self._wrong(spec, task), Attempt(sample_index=1, text=fenced(spec.right), reward=1.0, feedback="")
+        own, right = self._wrong(spec, task), fenced(spec.right)
+        peer = Attempt(sample_index=1, text=right, reward=1.0, success=True, feedback="")
         routing = Routing(demo_from=1 if wants_demo else None, use_feedback=wants_feedback)
         hindsight = build_hindsight(task, [own, peer], 0, routing, tokenizer, HindsightConfig())
-        return _example(tokenizer, hindsight.token_ids, fenced(spec.right))
+        return _example(tokenizer, hindsight.token_ids, right)
 
     def texts(self) -> list[str]:
         """Raw text for the tokenizer: every question, a right and a wrong program of it, feedback, fixed phrases."""
@@ -88,7 +89,7 @@ class Mix:
             if verdict.success:
                 raise AssertionError(f"{task.id}: a planted wrong program passed: {text!r}")
             self._feedback[key] = verdict.feedback
-        return Attempt(sample_index=0, text=text, reward=0.0, feedback=self._feedback[key])
+        return Attempt(sample_index=0, text=text, reward=0.0, success=False, feedback=self._feedback[key])
 
 
 def _example(tokenizer: ChatTokenizer, prompt_ids: Int32, answer: str) -> Example:

@@ -121,7 +121,7 @@ def make_task(spec: Spec, task_id: str, rng: random.Random) -> Task | None:
         id=task_id,
         messages=(Message(role="user", content=spec.question),),
         environment="code",
-        payload={"tests": tests},
+        payload={"tests": tests, "comparison": "exact"},
     )
 
 

@@ -8,7 +8,7 @@ from sdpo.config import OptimizerConfig
 
 
 def make_adamw(parameters: Iterable[torch.Tensor], settings: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay on every parameter; no state yet."""
+    """Return AdamW with decoupled weight decay on every parameter; no state yet."""
     return torch.optim.AdamW(
         list(parameters),
         lr=settings.learning_rate,
@@ -20,5 +20,5 @@ def make_adamw(parameters: Iterable[torch.Tensor], settings: OptimizerConfig) ->
 
 
 def clip_scale(grad_norm: float, max_grad_norm: float) -> float:
-    """Factor of the gradients after which their norm is at most `max_grad_norm`."""
+    """Return the factor of the gradients after which their norm is at most `max_grad_norm`."""
     return min(1.0, max_grad_norm / (grad_norm + 1e-6))

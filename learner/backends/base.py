@@ -2,11 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
 from learner.scoring import Scored, ScoreRequest
+
+Part = Literal["masters", "ema"]
+"""What a checkpoint holds: the policy, and the teacher's moving average."""
+
+
+class Stored(Protocol):
+    """A checkpoint's trained parameters, by the learner's names and in its order."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def flat(self, name: str) -> torch.Tensor:
+        """Return the parameter, float32 [number of elements]. Raises `CheckpointError`, one line."""
+        ...
 
 
 class Backend(Protocol):
@@ -35,8 +49,9 @@ class Backend(Protocol):
         ...
 
     def update(self, learning_rate: float) -> tuple[float, bool]:
-        """(global gradient norm before clipping, whether it stepped). Clips to `learner.optimizer.max_grad_norm`, takes
-        one AdamW step, clears the gradients. A gradient that is not finite is cleared without a step.
+        """Return (global gradient norm before clipping, whether it stepped). Clips to
+        `learner.optimizer.max_grad_norm`, takes one AdamW step, clears the gradients. A gradient that is not finite is
+        cleared without a step.
         """
         ...
 
@@ -45,21 +60,21 @@ class Backend(Protocol):
         ...
 
     def swapped_in(self, tensors: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
-        """Inside, the model computes with `tensors` (as `masters`) and `tensors` are not to be read; afterwards both
-        are as before, to the bit.
+        """Exchange masters and `tensors`: inside, the model computes with `tensors` (as `masters`) and `tensors` are
+        not to be read; afterwards both are as before, to the bit.
         """
         ...
 
     def full_tensors(
         self, dtype: torch.dtype, tensors: Mapping[str, torch.Tensor] | None = None
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name in the Hugging Face checkpoint, whole tensor in `dtype`) one at a time, on every rank, adapters merged;
-        a tied head once. `tensors` (as `masters`) instead of the masters, for the teacher's average.
+        """Yield (name in the Hugging Face checkpoint, whole tensor in `dtype`) one at a time, on every rank, adapters
+        merged; a tied head once. `tensors` (as `masters`) instead of the masters, for the teacher's average.
         """
         ...
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and whole shapes of what `full_tensors` yields, in order. Local: no communication."""
+        """Return the names and whole shapes of what `full_tensors` yields, in order. Local: no communication."""
         ...
 
     def save(self, folder: str, average: Mapping[str, torch.Tensor] | None) -> None:

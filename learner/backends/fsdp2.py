@@ -1,8 +1,10 @@
 """PyTorch's FSDP2: every decoder layer and the root sharded by rows, float32 masters, AdamW on the shards."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
@@ -18,22 +21,26 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from learner.backends.adamw import clip_scale, make_adamw
+from learner.backends.base import Backend, Part, Stored
 from learner.checkpoint import FORMAT, readable, verify, writable, write_digests
-from learner.ema import exchange
+from learner.ema import exchanged
 from learner.lora import merged, merged_shapes
 from learner.model import decoder_layers, torch_dtype
 from learner.scoring import Scored, ScoreRequest, ScoringModel
 from sdpo.config import RunConfig
 from sdpo.errors import CheckpointError
 
+GROUP_BYTES = 2**29
+"""Weights that are read from a stored checkpoint at one time, in bytes of float32; one larger tensor is read alone."""
+
 
 class Fsdp2Backend:
     """`learner.backends.base.Backend`. Its masters are the rows that this rank holds of each trained parameter."""
 
     def __init__(self, hf_model: PreTrainedModel, config: RunConfig, device: torch.device) -> None:
-        """`hf_model` on CPU, trained parameters in float32, frozen ones in any dtype. A collective."""
+        """Shard `hf_model`, which is on CPU, trained parameters in float32, frozen ones in any dtype. A collective."""
         self.optimizer_step = 0
-        self._max_grad_norm = config.learner.optimizer.max_grad_norm
+        self._name, self._max_grad_norm = config.learner.backend, config.learner.optimizer.max_grad_norm
         self._lora = config.learner.lora
         self._model = _shard(hf_model, config, device)
         self._all = dict(self._model.hf_model.named_parameters())
@@ -74,13 +81,8 @@ class Fsdp2Backend:
     def discard(self) -> None:
         self._optimizer.zero_grad()
 
-    @contextmanager
-    def swapped_in(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
-        exchange(self.masters, tensors)
-        try:
-            yield
-        finally:
-            exchange(self.masters, tensors)
+    def swapped_in(self, tensors: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
+        return exchanged(self.masters, tensors)
 
     def full_tensors(
         self, dtype: torch.dtype, tensors: Mapping[str, torch.Tensor] | None = None
@@ -101,11 +103,11 @@ class Fsdp2Backend:
             save(self._state(average), checkpoint_id=folder)
             rank = dist.get_rank()
             parts = [*Path(folder).glob(f"__{rank}_*.distcp"), *([Path(folder) / ".metadata"] if rank == 0 else [])]
-            write_digests(folder, "fsdp2", parts)
+            write_digests(folder, self._name, parts)
 
     def load(self, folder: str, average: Mapping[str, torch.Tensor] | None) -> None:
-        """Also what another number of ranks saved."""
-        verify(folder, "fsdp2")
+        """Restore also what another number of ranks saved."""
+        verify(folder, self._name)
         state, rng_key = self._state(average), f"rng.{dist.get_rank()}"
         with readable(folder, CheckpointException):
             held = FileSystemReader(folder).read_metadata().state_dict_metadata
@@ -119,10 +121,10 @@ class Fsdp2Backend:
             torch.set_rng_state(state["rng"][str(dist.get_rank())])
 
     def close(self) -> None:
-        """Nothing outlives the process group."""
+        """Do nothing: nothing outlives the process group."""
 
     def _state(self, average: Mapping[str, torch.Tensor] | None) -> dict[str, Any]:
-        """Tensors by reference: loading writes into them."""
+        """Return the tensors by reference: loading writes into them."""
         state: dict[str, Any] = {
             "masters": {name: master.detach() for name, master in self._trained.items()},
             "optimizer": {name: dict(self._optimizer.state[master]) for name, master in self._trained.items()},
@@ -132,13 +134,13 @@ class Fsdp2Backend:
         return state if average is None else state | {"ema": self._sharded(average)}
 
     def _sharded(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Local tensors as the DTensors whose shards they are, sharing memory."""
+        """Return local tensors as the DTensors whose shards they are, sharing memory."""
         return {name: _like(self._trained[name], local) for name, local in tensors.items()}
 
 
 def _shard(hf_model: PreTrainedModel, config: RunConfig, device: torch.device) -> ScoringModel:
-    """Everything is resharded after its forward: a forward without backward must not leave gathered weights behind,
-    which the next forward would use instead of the updated ones. Gradients are summed over ranks.
+    """Shard the model. Everything is resharded after its forward: a forward without backward must not leave gathered
+    weights behind, which the next forward would use instead of the updated ones. Gradients are summed over ranks.
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=torch_dtype(config.model.dtype), reduce_dtype=torch.float32)
@@ -160,7 +162,7 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All shards of a DTensor together. A collective."""
+    """Return all shards of a DTensor together. A collective."""
     assert isinstance(tensor, DTensor)
     full: torch.Tensor = tensor.full_tensor()
     return full.contiguous()
@@ -184,3 +186,51 @@ def _keys(state: dict[str, Any], prefix: str = "") -> set[str]:
     for key, value in state.items():
         keys |= _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
     return keys
+
+
+class StoredShards:
+    """The tensors of torch's distributed checkpoint, found by name. Holds `GROUP_BYTES` of weights at most."""
+
+    def __init__(self, folder: Path, part: Part) -> None:
+        self._folder, self._part = folder, part
+        with readable(str(folder), CheckpointException):
+            held = FileSystemReader(folder).read_metadata().state_dict_metadata
+        self._entries = {
+            key.removeprefix(f"{part}."): entry
+            for key, entry in held.items()
+            if key.startswith(f"{part}.") and isinstance(entry, TensorStorageMetadata)
+        }
+        self._read: dict[str, torch.Tensor] = {}
+
+    @cached_property
+    def names(self) -> list[str]:
+        return list(self._entries)
+
+    def flat(self, name: str) -> torch.Tensor:
+        if name not in self._read:
+            self._read = self._group(name)
+        return self._read.pop(name).flatten()
+
+    def _group(self, first: str) -> dict[str, torch.Tensor]:
+        """Read `first` and those after it that fit `GROUP_BYTES` together: reading costs by the call."""
+        state, size = dict[str, torch.Tensor](), 0
+        for name in self.names[self.names.index(first) :]:
+            entry = self._entries[name]
+            size += 4 * math.prod(entry.size)
+            if state and size > GROUP_BYTES:
+                break
+            state[f"{self._part}.{name}"] = torch.empty(entry.size, dtype=entry.properties.dtype)
+        with readable(str(self._folder), CheckpointException), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load(dict(state), storage_reader=FileSystemReader(self._folder), no_dist=True)
+        return {key.removeprefix(f"{self._part}."): tensor for key, tensor in state.items()}
+
+
+def make(hf_model: PreTrainedModel, config: RunConfig, device: torch.device) -> Backend:
+    """Return the backend around `hf_model`. A collective."""
+    return Fsdp2Backend(hf_model, config, device)
+
+
+def open_stored(folder: Path, part: Part, ranks: int) -> Stored:
+    """Open a checkpoint, whatever number of ranks saved it."""
+    return StoredShards(folder, part)

@@ -1,7 +1,7 @@
 """DeepSpeed's ZeRO stages 1, 2 and 3. deepspeed is imported here only, and only when this backend is made.
 
-The engine steps when it is told to (`managed_gradient_accumulation` off): how many micro-batches a step has, it never
-learns. Masters are float32, whatever the compute dtype; gradients are summed and reduced in float32.
+The engine takes a step when the learner calls for it (`managed_gradient_accumulation` off), whatever the number of
+micro-batches. Masters are float32, whatever the compute dtype; gradients are summed and reduced in float32.
 """
 
 import logging
@@ -9,7 +9,8 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from learner.backends.adamw import make_adamw
-from learner.backends.partitions import Place, partitions_of
-from learner.backends.zero_checkpoint import load_state, save_state
-from learner.ema import exchange
+from learner.backends.base import Backend, Part, Stored
+from learner.backends.partitions import Shard, partitions_of
+from learner.backends.zero_checkpoint import StoredRuns, load_state, save_state
+from learner.ema import exchanged
 from learner.lora import merged, merged_shapes
 from learner.model import torch_dtype
 from learner.scoring import Scored, ScoreRequest, ScoringModel
@@ -32,7 +34,7 @@ class ZeroBackend:
     """
 
     def __init__(self, hf_model: PreTrainedModel, config: RunConfig, device: torch.device) -> None:
-        """`hf_model` on CPU, trained parameters in float32, frozen ones in any dtype. A collective."""
+        """Shard `hf_model`, which is on CPU, trained parameters in float32, frozen ones in any dtype. A collective."""
         self.optimizer_step = 0
         self._name, self._lora = config.learner.backend, config.learner.lora
         stage = int(self._name.removeprefix("zero"))
@@ -43,12 +45,12 @@ class ZeroBackend:
         self._world_size = dist.get_world_size() if stage == 3 else 1
         self._engine = _engine(model, config, stage, device)
         self._partitions = partitions_of(self._engine.optimizer)
-        self._places = {name: self._partitions.place(self._all[name]) for name in initial}
+        self._shards = {name: self._partitions.shard_of(self._all[name]) for name in initial}
         self._initialise(initial)
 
     @property
     def masters(self) -> dict[str, torch.Tensor]:
-        return {name: self._part(self._partitions.flats, place) for name, place in self._places.items()}
+        return {name: self._part(self._partitions.flats, shard) for name, shard in self._shards.items()}
 
     def forward(self, request: ScoreRequest) -> Scored:
         scored: Scored = self._engine(request)
@@ -70,13 +72,8 @@ class ZeroBackend:
     def discard(self) -> None:
         self._partitions.clear_gradients()
 
-    @contextmanager
-    def swapped_in(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[None]:
-        self._exchange(tensors)
-        try:
-            yield
-        finally:
-            self._exchange(tensors)
+    def swapped_in(self, tensors: Mapping[str, torch.Tensor]) -> AbstractContextManager[None]:
+        return exchanged(self.masters, tensors, self._partitions.refresh)
 
     def full_tensors(
         self, dtype: torch.dtype, tensors: Mapping[str, torch.Tensor] | None = None
@@ -84,10 +81,10 @@ class ZeroBackend:
         held = self.masters if tensors is None else tensors
 
         def whole(name: str, dtype: torch.dtype) -> torch.Tensor:
-            place = self._places.get(name)
-            if place is None:
+            shard = self._shards.get(name)
+            if shard is None:
                 return self._partitions.frozen(self._all[name], dtype)
-            return _whole(held[name], place, self._shapes[name], dtype)
+            return _whole(held[name], shard, self._shapes[name], dtype)
 
         yield from merged(self._all, whole, dtype, self._lora)
 
@@ -110,35 +107,30 @@ class ZeroBackend:
         groups._release_process_group_references(None)
 
     def _state(self, average: Mapping[str, torch.Tensor] | None) -> dict[str, dict[str, torch.Tensor]]:
-        """By reference: loading writes into these tensors."""
+        """Return the tensors by reference: loading writes into these tensors."""
         adamw = self._partitions.adamw_state
         state = {"masters": self.masters}
         for key in ("exp_avg", "exp_avg_sq"):
             moments = [part[key] for part in adamw]
-            state[key] = {name: self._part(moments, place) for name, place in self._places.items()}
+            state[key] = {name: self._part(moments, shard) for name, shard in self._shards.items()}
         state["step"] = {str(index): part["step"] for index, part in enumerate(adamw)}
         return state if average is None else state | {"ema": dict(average)}
 
     @torch.no_grad()
-    def _exchange(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        exchange(self.masters, tensors)
-        self._partitions.refresh()
-
-    @torch.no_grad()
     def _initialise(self, initial: dict[str, torch.Tensor]) -> None:
-        """The engine made its masters of weights that it had rounded to the compute dtype."""
+        """Write the masters anew: the engine made them of weights that it had rounded to the compute dtype."""
         for name, master in self.masters.items():
-            place = self._places[name]
-            master.copy_(initial[name].flatten()[place.start : place.start + place.size])
+            shard = self._shards[name]
+            master.copy_(initial[name].flatten()[shard.start : shard.start + shard.size])
         self._partitions.refresh()
 
     @staticmethod
-    def _part(flats: list[torch.Tensor], place: Place) -> torch.Tensor:
-        return flats[place.flat].detach()[place.offset : place.offset + place.size]
+    def _part(flats: list[torch.Tensor], shard: Shard) -> torch.Tensor:
+        return flats[shard.flat].detach()[shard.offset : shard.offset + shard.size]
 
 
 def _engine(model: ScoringModel, config: RunConfig, stage: int, device: torch.device) -> Any:
-    """DeepSpeed's engine in the process group that exists; one device a process."""
+    """Return DeepSpeed's engine in the process group that exists; one device a process."""
     os.environ["DS_ACCELERATOR"] = device.type
     os.environ["LOCAL_RANK"] = "0"
     import deepspeed
@@ -157,7 +149,7 @@ def _engine(model: ScoringModel, config: RunConfig, stage: int, device: torch.de
 
 
 def _settings(model: ScoringModel, config: RunConfig, stage: int) -> dict[str, Any]:
-    """Under stage 3 vectors stay whole on every rank and matrices are sharded."""
+    """Return DeepSpeed's settings. Under stage 3 vectors stay whole on every rank and matrices are sharded."""
     dtype = torch_dtype(config.model.dtype)
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": False}
     if stage == 3:
@@ -176,9 +168,21 @@ def _settings(model: ScoringModel, config: RunConfig, stage: int) -> dict[str, A
     }
 
 
-def _whole(part: torch.Tensor, place: Place, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Every element is one rank's own and zero on all others, so that the sum is exact in any dtype. A collective."""
+def _whole(part: torch.Tensor, shard: Shard, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Return the whole tensor: every element is one rank's own and zero on all others, so that the sum is exact in any
+    dtype. A collective.
+    """
     whole = torch.zeros(math.prod(shape), dtype=dtype, device=part.device)
-    whole[place.start : place.start + place.size] = part.to(dtype)
+    whole[shard.start : shard.start + shard.size] = part.to(dtype)
     dist.all_reduce(whole)
     return whole.view(shape)
+
+
+def make(hf_model: PreTrainedModel, config: RunConfig, device: torch.device) -> Backend:
+    """Return the backend around `hf_model`. A collective."""
+    return ZeroBackend(hf_model, config, device)
+
+
+def open_stored(folder: Path, part: Part, ranks: int) -> Stored:
+    """Open a checkpoint that `ranks` ranks saved."""
+    return StoredRuns(folder, part, ranks)

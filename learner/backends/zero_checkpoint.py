@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from learner.backends.base import Part
 from learner.checkpoint import FORMAT, readable, synced, verify, writable, write_digests
 from sdpo.errors import CheckpointError
 
@@ -50,3 +51,22 @@ def load_state(folder: str, backend: str, state: State) -> int:
 
 def _path(folder: str) -> Path:
     return Path(folder) / f"zero-rank{dist.get_rank()}.pt"
+
+
+class StoredRuns:
+    """The files of all ranks, mapped into memory: a parameter is the ranks' runs of elements one after the other."""
+
+    def __init__(self, folder: Path, part: Part, ranks: int) -> None:
+        self._parts: list[Mapping[str, torch.Tensor]] = []
+        with readable(str(folder)):
+            for rank in range(ranks):
+                path = str(folder / f"zero-rank{rank}.pt")
+                content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                self._parts.append(content["state"].get(part, {}))
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._parts[0])
+
+    def flat(self, name: str) -> torch.Tensor:
+        return torch.cat([part[name] for part in self._parts])

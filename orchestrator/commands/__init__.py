@@ -3,8 +3,11 @@
 Modules import little at the top, so that every command starts fast; what a command needs it imports when it runs.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
 from typing import Protocol
+
+from sdpo.paths import expanded
 
 
 class Command(Protocol):
@@ -20,9 +23,22 @@ class Command(Protocol):
         """Do it; returns the exit code. Raises `SdpoError` for what is to be one line on the terminal."""
 
 
+def location(text: str) -> str:
+    """Type of an argument that is a path or a URI: `~` at its beginning is a home folder."""
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def path(text: str) -> Path:
+    """Type of an argument that is a path, as `location`."""
+    return Path(location(text))
+
+
 def add_run_file(parser: ArgumentParser) -> None:
     """RUN.yaml and its overrides, the last arguments of a command that takes them."""
-    parser.add_argument("run_file", metavar="RUN.yaml")
+    parser.add_argument("run_file", metavar="RUN.yaml", type=location)
     add_overrides(parser)
 
 

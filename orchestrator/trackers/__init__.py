@@ -1,1 +1,1 @@
-"""Experiment trackers: each library runs in a process of its own, which a run never waits for but at its end."""
+"""Experiment trackers, each in a child process that a run never waits for."""

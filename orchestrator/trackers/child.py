@@ -1,72 +1,51 @@
-"""The process of one tracker: reads requests from standard input, one JSON object a line, and answers each with one.
+"""The process of one tracker: takes requests from the run over a connection and answers each of them.
 
-What the library prints goes to standard error, which is RUN_DIR/trackers/KIND.log. The end of the input without a
-finish means that the run was killed: the tracked run is closed as failed, within `LAST_WORDS_S`.
+Run as `python -m orchestrator.trackers.child KIND FD` by `orchestrator.trackers.process`. What the library prints is in
+RUN_DIR/trackers/KIND.log. A connection that ends without `finish` means that the run was killed: the tracked run is
+closed as failed, within `CLOSE_S`.
 """
 
-import json
-import os
+import importlib
 import signal
 import sys
-from typing import Any, TextIO
+from multiprocessing.connection import Connection
+from typing import Any
 
-from orchestrator.trackers.protocol import TrackedRun, Tracker
+from orchestrator.trackers.protocol import Tracker
 
-LAST_WORDS_S = 5
-
-
-def make(kind: str) -> Tracker:
-    """The tracker of a key of `record.trackers`."""
-    if kind == "wandb":
-        from orchestrator.trackers.to_wandb import WandbTracker
-
-        return WandbTracker()
-    if kind == "mlflow":
-        from orchestrator.trackers.to_mlflow import MlflowTracker
-
-        return MlflowTracker()
-    from orchestrator.trackers.to_trackio import TrackioTracker
-
-    return TrackioTracker()
+CLOSE_S = 5
 
 
-def serve(kind: str, requests: TextIO, replies: TextIO) -> None:
-    """Until `finish` was asked or the input ends."""
+def load(kind: str) -> Tracker:
+    """Return the tracker of a key of `record.trackers`: `RunTracker` of the module `to_<key>`."""
+    tracker: Tracker = importlib.import_module(f"orchestrator.trackers.to_{kind}").RunTracker()
+    return tracker
+
+
+def serve(kind: str, connection: "Connection[Any, Any]") -> None:
+    """Call the tracker's methods as asked, until `finish` was called, the library raised an error or the run is gone.
+
+    A request is the name of a method of `Tracker` and its arguments; an answer is what it raised ("" for nothing) and
+    what it returned.
+    """
     tracker: Tracker | None = None
-    for line in requests:
-        request = json.loads(line)
+    method = ""
+    while method != "finish":
         try:
-            if request["do"] == "start":
-                tracker = make(kind)
-            assert tracker is not None
-            answer = _do(tracker, request)
-        except Exception as error:  # whatever the library raises is told to the run, which switches the tracker off
-            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=replies, flush=True)
+            request = connection.recv()
+        except EOFError:
+            signal.alarm(CLOSE_S)
+            if tracker is not None:
+                tracker.finish("failed")
             return
-        print(json.dumps(answer), file=replies, flush=True)
-        if request["do"] == "finish":
+        method, arguments = request[0], request[1:]
+        try:
+            tracker = tracker or load(kind)
+            connection.send(("", getattr(tracker, method)(*arguments)))
+        except Exception as error:  # the run switches the tracker off and shows the text
+            connection.send((f"{type(error).__name__}: {error}", None))
             return
-    signal.alarm(LAST_WORDS_S)
-    if tracker is not None:
-        tracker.finish("failed")
-
-
-def _do(tracker: Tracker, request: dict[str, Any]) -> dict[str, Any]:
-    if request["do"] == "start":
-        return {"id": tracker.start(TrackedRun(**request["run"]))}
-    if request["do"] == "log":
-        tracker.log(request["step"], request["values"])
-    else:
-        tracker.finish(request["outcome"])
-    return {}
-
-
-def main(kind: str) -> None:
-    """Serve on this process's streams."""
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(kind, sys.stdin, replies)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(sys.argv[1], Connection(int(sys.argv[2])))

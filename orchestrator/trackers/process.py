@@ -1,19 +1,17 @@
-"""One tracker seen from the run: a thread feeds its process, so that a slow or broken library never holds the run up.
+"""One tracker as the run sees it: a thread feeds its process, so that a slow or broken library never delays the run.
 
-RUN_DIR/trackers/KIND.json holds the tracked run's id, where it lives, and the last step that was handed over: a run
-that goes on continues the same tracked run and hands no step over twice.
+RUN_DIR/trackers/KIND.json holds the tracked run's id, the settings that it belongs to, and the last step that was
+handed over: a resumed run continues the same tracked run and hands no step over twice.
 """
 
-import contextlib
 import json
 import os
 import queue
-import select
 import subprocess
 import sys
 import threading
-import time
-from dataclasses import asdict, replace
+from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class TrackerProcess:
-    """`log` and `finish` never wait. `failure` says why the tracker was switched off; None: it was not.
+    """`log` and `finish` never wait. `failure` is the reason why the tracker was switched off, or None.
 
-    A step that a run takes again after a resume is not logged again: the tracker keeps the row it has.
+    A step that a resumed run takes again is not logged again: the tracker keeps its first row.
     """
 
     def __init__(self, kind: str, run: TrackedRun, *, start_s: float = START_S, log_s: float = LOG_S) -> None:
@@ -39,8 +37,10 @@ class TrackerProcess:
         folder = Path(run.folder) / "trackers"
         folder.mkdir(parents=True, exist_ok=True)
         self._log_file, self._state_file = folder / f"{kind}.log", folder / f"{kind}.json"
-        self._rows: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._process = self._spawn()
+        self._requests: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = self._spawn(theirs.fileno())
         self._thread = threading.Thread(target=self._feed, name=f"tracker-{kind}", daemon=True)
         self._thread.start()
 
@@ -55,29 +55,33 @@ class TrackerProcess:
         return self._process.poll() is not None
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Hand one row over, sooner or later."""
-        self._rows.put({"do": "log", "step": step, "values": values})
+        """Hand one row over when the tracker is ready for it."""
+        self._requests.put(("log", step, values))
 
     def finish(self, outcome: Outcome) -> None:
-        """No more rows. `close` waits for it."""
-        self._rows.put({"do": "finish", "outcome": outcome})
+        """End the tracked run after the rows that were handed over; `close` waits for that."""
+        self._requests.put(("finish", outcome))
 
     def close(self, timeout_s: float) -> None:
-        """Wait so long for what was handed over, then end the process."""
+        """Wait at most `timeout_s` for what was handed over, then end the process."""
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self.failure = f"it did not take everything within {timeout_s:g} s of the run's end"
-        self._kill()
+        self._end()
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        """In a session of its own: an interrupt of the run is no interrupt of its tracker."""
+    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
+        """Start the process in a session of its own, so that Ctrl-C does not reach it.
+
+        It is not a process of `multiprocessing`, which would run the user's main script once more.
+        """
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         with self._log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.trackers.child", self.kind],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                [sys.executable, "-m", "orchestrator.trackers.child", self.kind, str(fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
                 stderr=log,
+                pass_fds=[fd],
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             )
@@ -85,55 +89,48 @@ class TrackerProcess:
     def _feed(self) -> None:
         try:
             self._hand_over()
-        except Exception as error:  # nothing that a tracker does may end the run; `failure` is told at the next row
+        except Exception as error:  # no error of a tracker may end the run; `failure` is shown with the next row
             text = str(error) if isinstance(error, InfrastructureError) else f"{type(error).__name__}: {error}"
             self.failure = self.failure or " ".join(text.split())
-            self._kill()
+            self._end()
 
     def _hand_over(self) -> None:
-        place = {key: value for key, value in self._run.settings.items() if key != "mode"}
+        settings = {key: value for key, value in self._run.settings.items() if key != "mode"}
         state = json.loads(self._state_file.read_text()) if self._state_file.exists() else {}
-        if state.get("place") != place:
-            state = {"place": place, "id": None, "last_step": -1}
-        run = replace(self._run, id=state["id"])
-        state["id"] = self._ask({"do": "start", "run": asdict(run)}, self._start_s)["id"]
-        self._keep(state)
-        while (row := self._rows.get())["do"] == "log":
-            if row["step"] > state["last_step"]:
-                state["last_step"] = row["step"]
-                self._keep(state)
-                self._ask(row, self._log_s)
-        self._ask(row, self._log_s)
+        if state.get("place") != settings:
+            state = {"place": settings, "id": None, "last_step": -1}
+        state["id"] = self._ask("start", replace(self._run, id=state["id"]), timeout_s=self._start_s)
+        self._write(state)
+        while (request := self._requests.get())[0] == "log":
+            step = request[1]
+            if step > state["last_step"]:
+                state["last_step"] = step
+                self._write(state)
+                self._ask(*request, timeout_s=self._log_s)
+        self._ask(*request, timeout_s=self._log_s)
 
-    def _keep(self, state: dict[str, Any]) -> None:
+    def _write(self, state: dict[str, Any]) -> None:
         write_atomically(self._state_file, json.dumps(state))
 
-    def _ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """One request and its answer. Raises `InfrastructureError` if there is none in time, or if it is an error."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
-        self._process.stdin.flush()
-        deadline = time.monotonic() + timeout_s
-        text = b""
-        while not text.endswith(b"\n"):
-            left_s = max(deadline - time.monotonic(), 0.0)
-            if not select.select([self._process.stdout], [], [], left_s)[0]:
-                raise InfrastructureError(f"no answer to {request['do']} within {timeout_s:g} s")
-            read = os.read(self._process.stdout.fileno(), 65536)
-            if not read:
-                raise InfrastructureError(f"its process ended during {request['do']}")
-            text += read
-        answer: dict[str, Any] = json.loads(text)
-        if "error" in answer:
-            raise InfrastructureError(answer["error"])
-        return answer
+    def _ask(self, method: str, *arguments: Any, timeout_s: float) -> Any:
+        """Call a method of the tracker; return its result.
 
-    def _kill(self) -> None:
-        """Give a process that was asked to finish a moment to leave by itself."""
-        with contextlib.suppress(OSError):  # it is gone
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        Raises `InfrastructureError` with the library's error, or if there is no answer within `timeout_s`.
+        """
+        try:
+            self._connection.send((method, *arguments))
+            if not self._connection.poll(timeout_s):
+                raise InfrastructureError(f"no answer to {method} within {timeout_s:g} s")
+            error, result = self._connection.recv()
+        except (EOFError, OSError):
+            raise InfrastructureError(f"its process ended during {method}") from None
+        if error:
+            raise InfrastructureError(error)
+        return result
+
+    def _end(self) -> None:
+        """End the process; one that was asked to finish gets a moment to end by itself."""
+        self._connection.close()
         try:
             self._process.wait(0.0 if self.failure else 5.0)
         except subprocess.TimeoutExpired:

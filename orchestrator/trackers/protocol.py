@@ -1,4 +1,4 @@
-"""What every tracker is asked to do, and what it is told of the run."""
+"""The interface of a tracker, and the facts of the run that it is given."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Outcome = Literal["finished", "stopped", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedRun:
-    """A run as its trackers see it, for example name="demo", folder="runs/demo", id="3f9c…" when it goes on.
+    """The facts of a run for its trackers, for example name="demo", folder="runs/demo", id="3f9c…" when resumed.
 
     `config`: the resolved run file. `settings`: the tracker's section of it. `id`: what `start` returned the first
     time; None at the first start.
@@ -26,11 +26,11 @@ class Tracker(Protocol):
     """One library. Every method may raise what the library raises, and may block: the caller has deadlines."""
 
     def start(self, run: TrackedRun) -> str:
-        """Begin the tracked run, or go on with `run.id`; returns its id."""
+        """Start the tracked run, or continue the one with `run.id`; return its id."""
         ...
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One row; all values are finite, steps only grow."""
+        """Log one row; all values are finite, and steps only grow."""
         ...
 
     def finish(self, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""MLflow, through its client. A name that it does not allow is spelled out: `pass@1` becomes `pass_at_1`."""
+"""MLflow, through its client. Characters that it does not allow are replaced: `pass@1` becomes `pass_at_1`."""
 
 import json
 import os
@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.resume_rules import flat
 from orchestrator.trackers.protocol import Outcome, TrackedRun
+from sdpo.config.keys import flat
 
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 MAX_BATCH = 100  # parameters of one request
@@ -16,12 +16,12 @@ MAX_VALUE = 500  # characters of a parameter, what every backend takes
 
 
 def metric_name(name: str) -> str:
-    """`name` in the characters that MLflow allows."""
+    """Return `name` with the characters that MLflow allows."""
     return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"))
 
 
-class MlflowTracker:
-    """A `Tracker`."""
+class RunTracker:
+    """The `Tracker` of MLflow."""
 
     def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder is used only where the run file names one

@@ -9,8 +9,8 @@ import trackio
 from orchestrator.trackers.protocol import Outcome, TrackedRun
 
 
-class TrackioTracker:
-    """A `Tracker`."""
+class RunTracker:
+    """The `Tracker` of Trackio."""
 
     def __init__(self) -> None:
         self._run: Any = None

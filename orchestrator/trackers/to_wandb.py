@@ -9,8 +9,8 @@ import wandb
 from orchestrator.trackers.protocol import Outcome, TrackedRun
 
 
-class WandbTracker:
-    """A `Tracker`."""
+class RunTracker:
+    """The `Tracker` of Weights & Biases."""
 
     def __init__(self) -> None:
         self._run: Any = None

@@ -1,16 +1,16 @@
 """Model, tasks and batches."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sdpo.config.base import Section
+from sdpo.section import IsPath, Section
 
 
 class ModelConfig(Section):
     """`model`: the policy and its window."""
 
-    path: str = "examples/tinycoder/model"
+    path: Annotated[str, IsPath()] = "examples/tinycoder/model"
     """A Hugging Face causal LM folder."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Compute type of engine, teacher and learner. Master weights, optimizer and EMA are always float32."""
@@ -23,9 +23,9 @@ class ModelConfig(Section):
 class TasksConfig(Section):
     """`tasks`: what is trained and evaluated on."""
 
-    train: str = "examples/tinycoder/tasks/train.jsonl"
+    train: Annotated[str, IsPath()] = "examples/tinycoder/tasks/train.jsonl"
     """Training tasks: JSONL, JSON or Parquet, one `Task` a line or row; with an adapter, whatever that reads."""
-    heldout: str | None = "examples/tinycoder/tasks/heldout.jsonl"
+    heldout: Annotated[str | None, IsPath()] = "examples/tinycoder/tasks/heldout.jsonl"
     """Evaluation tasks, as `train`; none switches evaluation off."""
     adapter: str | None = None
     """What makes tasks of foreign records: a built-in adapter (see docs/environments.md) or module:function."""
@@ -62,7 +62,7 @@ class EvaluationConfig(Section):
     samples_per_task: int = Field(default=2, gt=0)
     """Samples per held-out task."""
     temperature: float = Field(default=1.0, ge=0)
-    """Sampling temperature of evaluation."""
+    """Sampling temperature of evaluation: 0, which is greedy, or at least 0.01."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus of evaluation."""
     measure_repair: bool = True

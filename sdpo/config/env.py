@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from sdpo.config.base import Section
+from sdpo.section import IsPath, Section
 
 
 class SandboxLimits(Section):
@@ -12,8 +12,9 @@ class SandboxLimits(Section):
 
     wall_time_s: float = Field(default=5.0, gt=0)
     """Wall time of one execution (all tests of one program)."""
-    cpu_time_s: float = Field(default=7.0, gt=0)
-    """Processor time of one process of an execution, rounded up to whole seconds."""
+    cpu_time_s: float | None = Field(default=None, gt=0)
+    """Processor time of one process of an execution (all tests of one program), rounded up to whole seconds; none: 2 s
+    more than `wall_time_s`."""
     memory_mib: int = Field(default=512, gt=0)
     """Memory of one execution, all its processes together."""
     max_processes: int = Field(default=32, gt=0)
@@ -25,11 +26,16 @@ class SandboxLimits(Section):
     max_file_mib: int = Field(default=32, gt=0)
     """Size of one file."""
     disk_mib: int = Field(default=64, gt=0)
-    """Size of the work folder, which lies in memory."""
+    """Size of the work folder, which is in memory."""
     max_output_bytes: int = Field(default=65536, gt=0)
-    """Bytes of output that are kept of one execution."""
+    """Bytes that one test may write or return; more where its expected output is longer."""
     max_executions: int = Field(default=2000, gt=0)
-    """Executions after which a sandbox is thrown away."""
+    """Executions after which a sandbox is replaced."""
+
+    @property
+    def processor_time_s(self) -> float:
+        """Processor time of one process of an execution, in seconds."""
+        return self.wall_time_s + 2.0 if self.cpu_time_s is None else self.cpu_time_s
 
 
 class BubblewrapSandbox(SandboxLimits):
@@ -45,7 +51,7 @@ class DockerSandbox(SandboxLimits):
     kind: Literal["docker"] = "docker"
     """Warm containers: no network, read-only root, no capabilities, no new privileges, a user of its own."""
     image: str = "sdpo-env:latest"
-    """Image with Python 3.11 or newer; the runner is sent in, the image need not hold it."""
+    """Image with Python 3.11 or newer. The runner is sent to the container; it need not be in the image."""
     engine: str | None = None
     """Address of the Docker engine, for example unix:///var/run/docker.sock; none: DOCKER_HOST, or that socket."""
     cpus: float = Field(default=1.0, gt=0)
@@ -84,15 +90,15 @@ class EnvConfig(Section):
     time_limit_s: float = Field(default=1.0, gt=0)
     """Wall time of one test of a program."""
     feedback: Literal["none", "outcome", "rich"] = "rich"
-    """What of a verdict is put into words: nothing, its kind in one line, or all that the environment says."""
+    """How much of the environment's feedback is used: nothing, the kind in one line, or all of it."""
     max_feedback_chars: int = Field(default=2000, ge=100)
-    """Length of a feedback; of a longer one head and tail are kept."""
+    """Longest feedback; of a longer one head and tail are used."""
     max_turns: int = Field(default=8, gt=0)
     """Turns of the model in one attempt, for environments with several (docs/multi-turn.md)."""
     attempt_s: float = Field(default=900.0, gt=0)
     """Time of an attempt with several turns, from the end of its first turn; then it is judged as it is."""
-    code: tuple[str, ...] = ()
-    """Python files and packages of yours (environments, adapters), by path; they travel to the env workers."""
+    code: Annotated[tuple[str, ...], IsPath()] = ()
+    """Python files and packages of yours (environments, adapters), by path; they are sent to the env workers."""
     allow_open_asserts: bool = False
     """Run assert-style tests that a proxy cannot carry (see docs/environments.md) in the program's own process, where
     the program can read and forge them; otherwise such tasks are refused."""
@@ -106,5 +112,5 @@ class EnvConfig(Section):
     @field_validator("feedback", mode="before")
     @classmethod
     def _none_is_a_word(cls, value: Any) -> Any:
-        """A run file's unquoted none is no value; here it is one."""
+        """Read an unquoted none of a run file, which is null elsewhere, as the word."""
         return "none" if value is None else value

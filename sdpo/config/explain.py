@@ -7,18 +7,20 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from sdpo.config.base import Section
 from sdpo.config.keys import allowed_kinds, allowed_values, member_of_kind, sections_of, walk_keys
+from sdpo.section import PATH_ERROR, Section
 from sdpo.show import show
+
+_NUMBER_FOR_TEXT = "numbers, true and false are text in quotes only"
 
 
 def explain(error: ValidationError, root: type[Section]) -> list[str]:
-    """One line per error, in pydantic's order."""
+    """Return one line per error, in pydantic's order."""
     return [_line(details, root) for details in error.errors(include_url=False)]
 
 
 def nearest_key(name: str, root: type[Section]) -> str | None:
-    """The most similar known key that is neither `name` nor a section around it.
+    """Return the most similar known key that is neither `name` nor a section around it.
 
     A clear typo within the section comes first, then the same last part elsewhere, then whatever is similar.
     """
@@ -41,7 +43,7 @@ def _leaf(name: str) -> str:
 
 
 def _line(details: ErrorDetails, root: type[Section]) -> str:
-    """Name, value and what is allowed. The run's own validators have said it all already."""
+    """Return name, value and what is allowed. Errors of the run's own validators are complete lines."""
     if details["type"] == "value_error":
         return str(details["ctx"]["error"])
     name, section, field = _locate(details["loc"], root)
@@ -53,13 +55,17 @@ def _line(details: ErrorDetails, root: type[Section]) -> str:
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kind = value.get("kind") if isinstance(value, dict) else value
         return f"{name}.kind={show(kind)}: allowed: {allowed_kinds(sections_of(field.annotation))}"
+    if details["type"] == PATH_ERROR:
+        return f"{name}={show(value)}: {details['ctx']['reason']}"
+    if details["type"] == "string_type" and isinstance(value, int | float):
+        return f"{name}={show(value)}: {_NUMBER_FOR_TEXT}; allowed: {allowed_values(field)}"
     if details["type"] == "missing":
         return f"{name}: missing; allowed: {allowed_values(field)}"
     return f"{name}={show(value)}: allowed: {allowed_values(field)}"
 
 
 def _unknown_key(name: str, value: Any, section: type[Section], root: type[Section]) -> str:
-    """The line for a key that `section` does not have; another kind of the section may have it."""
+    """Return the line for a key that `section` does not have; another kind of the section may have it."""
     start = f"{name}={show(value)}: unknown key"
     if any(key.name == name for key in walk_keys(root)):
         return f"{start} for this kind; allowed: {', '.join(section.model_fields)}"
@@ -68,7 +74,7 @@ def _unknown_key(name: str, value: Any, section: type[Section], root: type[Secti
 
 
 def _locate(loc: tuple[int | str, ...], root: type[Section]) -> tuple[str, type[Section], FieldInfo | None]:
-    """The dotted name of pydantic's location (which also holds the kinds of unions), its section and its field."""
+    """Return the dotted name of pydantic's location (which holds kinds of unions, too), its section and its field."""
     sections: tuple[type[Section], ...] = (root,)
     section, field = root, None
     parts: list[str] = []

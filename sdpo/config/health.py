@@ -1,32 +1,35 @@
-"""Alarms: what is worth one, and what happens then."""
+"""Alarm thresholds and what an alarm does."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdpo.config.base import Section
+from sdpo.section import Section
 
 
 class HealthConfig(Section):
-    """`health`: what raises an alarm. A threshold of none switches its alarm off."""
+    """`health`: when an alarm is raised and what it does. A threshold of none switches its alarm off."""
 
     on_alarm: Literal["warn", "stop"] = "warn"
-    """warn: a checkpoint, a line in alarms.jsonl and one on the terminal; stop: these, then the run ends with exit
-    code 3."""
+    """warn: write a checkpoint, a line in alarms.jsonl and a line on the terminal; stop: write these, then end the run
+    with exit code 3."""
     window_steps: int = Field(default=5, gt=0)
-    """Steps whose mean is judged. An alarm that had no cause for as many steps is over."""
+    """Number of newest steps whose mean is judged. An alarm ends after this many steps without cause."""
     reference_steps: int = Field(default=20, gt=0)
-    """Steps before the window; entropy and length are compared with their median over these."""
+    """Number of steps before the window; entropy and length are compared with their median over these."""
     entropy_share: float | None = Field(default=0.3, gt=0, lt=1)
     """Alarm when the student's entropy falls below this share of its reference."""
     length_share: float | None = Field(default=0.4, gt=0, lt=1)
     """Alarm when the mean response length falls below this share of its reference."""
     excusing_rise: float | None = Field(default=0.05, gt=0, lt=1)
-    """Falling entropy or length is no alarm while the pass rate rose by at least this from reference to window; none:
-    nothing excuses it."""
+    """Falling entropy or length is no alarm while the pass rate rises by at least this from reference to window; none:
+    it is always an alarm. With reward_share also while the reward rises by at least this share of its reference."""
     pass_rate_share: float | None = Field(default=0.75, gt=0, lt=1)
     """Alarm when the pass rate, in training or on held-out tasks, falls below this share of its best so far and the
     drop is more than chance."""
+    reward_share: float | None = Field(default=None, gt=0, lt=1)
+    """Alarm when the mean reward, in training or on held-out tasks, falls below this share of its best so far and the
+    drop is more than chance. For rewards that are not 0 or 1; of a best below 0, a drop by the rest of its size."""
     min_signal_share: float | None = Field(default=0.05, gt=0, lt=1)
     """Alarm when fewer than this share of the judged attempts carry a signal."""
     max_engine_gap_mean: float | None = Field(default=0.1, gt=0)

@@ -1,13 +1,13 @@
 """The keys that a run file may hold: a walk over the sections, and what each key allows, in words."""
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from sdpo.config.base import Section
+from sdpo.section import OneOf, Section
 
 _SCALAR_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 _BOUND_WORDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
@@ -23,14 +23,14 @@ class Key:
 
 
 def sections_of(annotation: Any) -> tuple[type[Section], ...]:
-    """The section classes that a value of this annotation may be: several for a union chosen by `kind`."""
+    """Return the section classes that a value of this annotation may be: several for a union chosen by `kind`."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return (annotation,)
     return tuple(s for part in get_args(annotation) for s in sections_of(part))
 
 
 def walk_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
-    """Every key below `section`, members of unions included (a name that several members share comes once each)."""
+    """Yield every key below `section`, members of unions included (a shared name comes once each)."""
     for name, field in section.model_fields.items():
         key = Key(name=prefix + name, field=field, sections=sections_of(field.annotation))
         yield key
@@ -38,24 +38,36 @@ def walk_keys(section: type[Section], prefix: str = "") -> Iterator[Key]:
             yield from walk_keys(below, f"{key.name}.")
 
 
+def text_key(name: str, root: type[Section]) -> str | None:
+    """Return whether the key of this dotted name holds text: "text", "text or none", or None for another type."""
+    kinds = set[str | None]()
+    for key in walk_keys(root):
+        annotation = key.field.annotation
+        if annotation == dict[str, str] and name.startswith(f"{key.name}."):
+            return "text"
+        if key.name == name:
+            kinds.add("text" if annotation is str else "text or none" if annotation == str | None else None)
+    return kinds.pop() if len(kinds) == 1 else None
+
+
 def member_of_kind(sections: tuple[type[Section], ...], kind: Any) -> type[Section] | None:
-    """The member of a union whose `kind` is this one."""
+    """Return the member of a union whose `kind` is this one."""
     return next((s for s in sections if kind in get_args(s.model_fields["kind"].annotation)), None)
 
 
 def default_kind(field: FieldInfo) -> str | None:
-    """The `kind` of a union's default member."""
+    """Return the `kind` of a union's default member."""
     kind = getattr(field.default, "kind", None)
     return kind if isinstance(kind, str) else None
 
 
 def allowed_kinds(sections: tuple[type[Section], ...]) -> str:
-    """The kinds of a union, for example "sdpo, grpo"."""
+    """Return the kinds of a union, for example "sdpo, grpo"."""
     return ", ".join(kind for s in sections for kind in get_args(s.model_fields["kind"].annotation))
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """What the key may hold, for example "a number above 0 and below 1, or none"."""
+    """Return what the key may hold, for example "a number above 0 and below 1, or none"."""
     annotation, or_none = field.annotation, ""
     if get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation):
         annotation = next(part for part in get_args(annotation) if part is not type(None))
@@ -63,6 +75,9 @@ def allowed_values(field: FieldInfo) -> str:
     if sections := sections_of(annotation):
         names = dict.fromkeys(name for s in sections for name in s.model_fields)
         return f"a mapping with the keys {', '.join(names)}{or_none}"
+    for rule in field.metadata:
+        if isinstance(rule, OneOf):
+            return ", ".join(rule.names) + or_none
     if get_origin(annotation) is Literal:
         return ", ".join(str(value) for value in get_args(annotation)) + or_none
     if get_origin(annotation) is dict:
@@ -72,7 +87,7 @@ def allowed_values(field: FieldInfo) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    """The limits of a field in words, with a leading space; blank if there are none."""
+    """Return the limits of a field in words, with a leading space; blank if there are none."""
     limits = [
         f"{word} {getattr(rule, name):g}"
         for rule in field.metadata
@@ -81,3 +96,12 @@ def _bounds(field: FieldInfo) -> str:
     ]
     patterns = [f"that matches {rule.pattern}" for rule in field.metadata if getattr(rule, "pattern", None)]
     return "".join(f" {text}" for text in [" and ".join(limits), *patterns] if text)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value below `values` with its dotted key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -8,27 +8,30 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sdpo.config.base import Section
 from sdpo.config.explain import explain
-from sdpo.config.keys import default_kind, member_of_kind, sections_of
-from sdpo.config.plain_yaml import dump_yaml, parse_yaml
+from sdpo.config.keys import default_kind, member_of_kind, sections_of, text_key
+from sdpo.config.plain_yaml import NONE_WORDS, dump_yaml, parse_yaml
 from sdpo.config.run import RunConfig
 from sdpo.errors import ConfigError
 from sdpo.secrets import secrets_in
+from sdpo.section import Section
 from sdpo.show import show
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The YAML file at `path`, changed by `key=value` overrides (dotted keys, values in YAML, the last one wins).
+    """Read the YAML file at `path`, changed by `key=value` overrides (dotted keys, the last one wins). The value is
+    YAML, of a key that holds text the text itself: `name=1_1_1`, `dir=/a b #1`; in quotes what they enclose.
 
     Types are strict: `steps: 1.0` and `steps: "1"` are refused. A union without a `kind` has the default's. An override
     that changes the `kind` of a section starts that section anew. Raises `ConfigError`.
     """
-    return _validated(read_run_file(Path(path)), [_parse_override(text) for text in overrides])
+    return _validated(read_run_file(Path(path).expanduser()), [_parse_override(text) for text in overrides])
 
 
 def make_run_config(data: Mapping[str, Any], changes: Mapping[str, Any]) -> RunConfig:
-    """As `load_run_config`, of what a run file would hold and of dotted keys with their values. Changes neither."""
+    """Make a config, as `load_run_config` does, of what a run file would hold and of dotted keys with their values.
+    Changes neither.
+    """
     _refuse_foreign_values("config", {**data})
     parsed = []
     for name, value in changes.items():
@@ -53,12 +56,12 @@ def _validated(data: dict[str, Any], parsed: list[tuple[list[str], Any]]) -> Run
 
 
 def dump_run_config(config: RunConfig) -> str:
-    """The resolved config as YAML; `load_run_config` reads it back as an equal one."""
+    """Return the resolved config as YAML; `load_run_config` reads it back as an equal one."""
     return dump_yaml(config.model_dump(mode="json"))
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
-    """The file's mapping as it stands there, not validated; {} if it holds nothing. Raises `ConfigError`."""
+    """Return the file's mapping as it stands there, not validated; {} if it holds nothing. Raises `ConfigError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -78,29 +81,39 @@ def read_run_file(path: Path) -> dict[str, Any]:
 
 
 def _refuse_secrets(data: Mapping[str, Any]) -> None:
-    """Whatever a run file holds is written to config.yaml and can be read on the pages of a cluster."""
+    """Refuse secrets: what a run file holds is written to config.yaml and can be read on the pages of a cluster."""
     for key in secrets_in(data):
         raise ConfigError(f"{key}: holds a secret; allowed: values without, secrets belong in environment variables")
 
 
 def _parse_override(text: str) -> tuple[list[str], Any]:
-    """The key's parts and the value of one `key=value`."""
+    """Return the key's parts and the value of one `key=value`."""
     name, equals, raw = text.partition("=")
     name = name.strip()
     if not equals or not all(name.split(".")):
         raise ConfigError(f"{text!r}: allowed: overrides of the form key=value, for example batch.tasks=8")
+    kind = text_key(name, RunConfig)
     try:
-        value = parse_yaml(raw)
+        value = parse_yaml(raw) if kind is None else _as_text(raw.strip(), or_none=kind != "text")
     except ValueError as error:
         raise ConfigError(f"override {text!r}: {error}") from None
     _refuse_foreign_values(f"override {text!r}", value)
     return name.split("."), value
 
 
+def _as_text(raw: str, *, or_none: bool) -> str | None:
+    """Return the value of a key that holds text: `raw` itself, what quotes around all of it enclose, or none."""
+    if raw[:1] in ("'", '"') and raw[-1:] == raw[:1] and isinstance(value := parse_yaml(raw), str):
+        return value
+    return None if or_none and raw in NONE_WORDS else raw
+
+
 def _refuse_foreign_values(source: str, data: Any) -> None:
-    """A run file holds what JSON can hold: YAML's own types and cycles are refused."""
+    """Refuse what JSON cannot hold: YAML's own types and cycles, and text that is no UTF-8."""
     try:
-        json.dumps(data, allow_nan=False)
+        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{source}: not UTF-8 text; allowed: UTF-8 text") from None
     except (TypeError, ValueError, RecursionError):
         raise ConfigError(
             f"{source}: allowed: mappings, lists, strings, finite numbers, true, false and none"

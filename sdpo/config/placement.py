@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdpo.config.base import Section
+from sdpo.section import Section
 
 
 class ActorPlacement(Section):
@@ -12,7 +12,7 @@ class ActorPlacement(Section):
 
     role: ClassVar[str]
     num_cpus: float = Field(default=0.25, ge=0)
-    """Ray CPUs of one actor; fractions, so that a laptop has room for everything."""
+    """Ray CPUs of one actor; fractions, so that all actors fit on a laptop."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Memory of one actor in GiB that Ray sets aside on its node; none: Ray does not count it."""
     resources: dict[str, float] = Field(default_factory=dict)
@@ -34,7 +34,7 @@ class ActorPlacement(Section):
 
     @property
     def request(self) -> dict[str, float]:
-        """What Ray has to find on one node for one actor, by Ray's names; memory in bytes."""
+        """Return what Ray has to find on one node for one actor, by Ray's names; memory in bytes."""
         memory = {} if self.memory_gib is None else {"memory": self.memory_gib * 2**30}
         wanted = {"CPU": self.num_cpus, **memory, **self.resources}
         return {name: amount for name, amount in wanted.items() if amount > 0}
@@ -48,7 +48,7 @@ class GpuActorPlacement(ActorPlacement):
 
     @property
     def gpus_used(self) -> int:
-        """The most GPUs that one actor can make use of."""
+        """Return the most GPUs that one actor can make use of."""
         return 1
 
     @model_validator(mode="after")
@@ -158,5 +158,5 @@ class PlacementConfig(Section):
         return self
 
     def of(self, role: str) -> Any:
-        """The section of `rollout`, `env`, `teacher` or `learner`."""
+        """Return the section of `rollout`, `env`, `teacher` or `learner`."""
         return getattr(self, role)

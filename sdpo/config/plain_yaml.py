@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, ScalarNode
 
+NONE_WORDS = ("~", "null", "Null", "NULL", "none", "None", "")
+"""How null is written."""
 _SCALARS = [
-    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|none|None|)$", [*"~nN", ""]),
+    ("tag:yaml.org,2002:null", f"^(?:{'|'.join(NONE_WORDS)})$", [*"~nN", ""]),
     ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
     ("tag:yaml.org,2002:int", r"^[-+]?[0-9]+(?:_[0-9]+)*$", [*"-+0123456789"]),
     (
@@ -23,7 +25,7 @@ _SCALARS = [
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  (a class attribute of PyYAML)
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (a class attribute of PyYAML)
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -38,7 +40,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  (a class attribute of PyYAML)
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (a class attribute of PyYAML)
 
 
 for _tag, _pattern, _first in _SCALARS:
@@ -50,12 +52,7 @@ def _construct_int(loader: yaml.SafeLoader, node: ScalarNode) -> int:
     return int(loader.construct_scalar(node))
 
 
-def _construct_float(loader: yaml.SafeLoader, node: ScalarNode) -> float:
-    return float(loader.construct_scalar(node))
-
-
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def parse_yaml(text: str) -> Any:
@@ -73,5 +70,5 @@ def parse_yaml(text: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """Block style, keys in the given order, other than ASCII escaped."""
+    """Return block style, keys in the given order, other than ASCII escaped."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)

@@ -1,18 +1,21 @@
-"""A whole run: the sections together, and the combinations that cannot work."""
+"""A whole run: the sections together, and what the rest of the run asks of them."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdpo.config.algorithm import HindsightConfig, ObjectiveConfig, SdpoObjective
-from sdpo.config.base import Section
+from sdpo.config.combinations import refusals
 from sdpo.config.data import BatchConfig, EvaluationConfig, ModelConfig, TasksConfig
 from sdpo.config.env import EnvConfig
 from sdpo.config.health import HealthConfig
+from sdpo.config.hindsight import HindsightConfig
 from sdpo.config.placement import PlacementConfig
 from sdpo.config.roles import LearnerConfig, RolloutConfig, TeacherConfig, WeightsConfig
 from sdpo.config.trackers import TrackersConfig
+from sdpo.objectives.registry import ObjectiveConfig
+from sdpo.objectives.sdpo import SdpoObjective
+from sdpo.section import IsPath, Section
 
 
 class CheckpointConfig(Section):
@@ -23,7 +26,9 @@ class CheckpointConfig(Section):
     keep_last: int = Field(default=2, gt=0)
     """Newest checkpoints that are kept."""
     keep_best: int = Field(default=0, ge=0)
-    """Checkpoints with the highest held-out pass@1 that are kept as well; if any, every evaluated step is saved."""
+    """Checkpoints with the best held-out results that are kept as well; if any, every evaluated step is saved."""
+    best_by: Literal["pass_rate", "reward"] = "pass_rate"
+    """What makes a checkpoint the best: the highest held-out pass@1 or mean reward; of equals, the higher other one."""
     resume: Literal["auto", "never"] = "auto"
     """auto: go on from the newest complete checkpoint, or start anew; never: refuse a used run directory."""
 
@@ -69,7 +74,7 @@ class RunConfig(Section):
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run and of its directory."""
-    dir: str = "runs"
+    dir: Annotated[str, IsPath()] = "runs"
     """Folder that holds run directories."""
     seed: int = Field(default=0, ge=0)
     """Seed of the run: task order, sampling."""
@@ -114,19 +119,25 @@ class RunConfig(Section):
     deadlines: Deadlines = Deadlines()
     """How long anything may take."""
 
+    def is_evaluated(self, step: int) -> bool:
+        """Whether held-out tasks are measured after `step` steps: at every `every_steps`, and after the last."""
+        every = self.evaluation.every_steps
+        due = step == self.steps or (every > 0 and step % every == 0)
+        return due and self.tasks.heldout is not None
+
     @property
     def max_prompt_tokens(self) -> int:
-        """Longest prompt that leaves room for a response."""
+        """Return the longest prompt in tokens that the window allows beside a response."""
         return self.model.max_model_len_tokens - self.rollout.sampling.max_response_tokens
 
     @property
     def num_cpus(self) -> float:
-        """Ray CPUs that all actors ask for together when the env pool is at its largest."""
+        """Return the Ray CPUs that all actors ask for together when the env pool is at its largest."""
         return sum(count * request.get("CPU", 0.0) for count, request in self.demand.values())
 
     @property
     def demand(self) -> dict[str, tuple[int, dict[str, float]]]:
-        """By role: actors when the env pool is at its largest, and what Ray has to find on one node for each."""
+        """Return by role: actors when the env pool is at its largest, and what Ray has to find on one node for each."""
         placement = self.placement
         counts = {"learner": placement.learner.ranks}
         if self.samples:
@@ -142,7 +153,7 @@ class RunConfig(Section):
 
     @property
     def weights_backend(self) -> Literal["ray", "nccl", "ipc"]:
-        """`weights.backend` with `auto` decided. It concerns rollout workers; teachers always take Ray objects."""
+        """Return `weights.backend` with `auto` decided. Rollout workers only: teachers take Ray objects."""
         if self.weights.backend != "auto":
             return self.weights.backend
         return "nccl" if min(self.placement.rollout.num_gpus, self.placement.learner.num_gpus) >= 1 else "ray"
@@ -150,12 +161,12 @@ class RunConfig(Section):
     @property
     def uses_teacher(self) -> bool:
         """Whether the objective compares the student with a teacher in hindsight."""
-        return isinstance(self.objective, SdpoObjective)
+        return self.objective.needs.teacher
 
     @property
     def uses_reference(self) -> bool:
         """Whether the objective is anchored to the initial model."""
-        return self.objective.reference_kl > 0
+        return self.objective.needs.reference
 
     @property
     def has_teachers(self) -> bool:
@@ -164,165 +175,39 @@ class RunConfig(Section):
 
     @property
     def teacher_stream(self) -> Literal["policy", "teacher"] | None:
-        """The weights that teachers follow: the average, or the policy (live, trust region); None: never any."""
-        if not self.uses_teacher:
-            return None
-        streams: dict[str, Literal["policy", "teacher"] | None] = {
-            "ema": "teacher",
-            "live": "policy",
-            "trust_region": "policy",
-            "frozen": None,
-        }
-        return streams[self.teacher.regularisation.kind]
+        """Return the weights that teachers follow: the average, or the policy (live, trust region); None: never any."""
+        return self.teacher.regularisation.stream if self.uses_teacher else None
 
     @property
-    def scores_after_recall(self) -> bool:
+    def scores_after_old_log_probs(self) -> bool:
         """Whether teachers wait for the support that the learner chooses when the batch is complete."""
-        sdpo = self.objective if isinstance(self.objective, SdpoObjective) else None
-        return sdpo is not None and sdpo.needs_support and sdpo.support == "student"
+        return self.objective.needs.support == "student"
 
     @property
     def trains_on_unscored(self) -> bool:
         """Whether attempts without a hindsight signal are trained on, too: by their group-relative advantage."""
-        return not isinstance(self.objective, SdpoObjective) or self.objective.grpo_weight > 0
+        return self.objective.needs.unscored
 
     @property
     def steps_per_batch(self) -> int:
-        """Optimizer steps of a complete rollout batch."""
+        """Return the optimizer steps of a complete rollout batch."""
         return math.ceil(self.batch.tasks / (self.batch.mini_batch_tasks or self.batch.tasks))
 
     @property
     def needs_old_policy(self) -> bool:
         """Whether a batch begins with one learner forward that records the policy before its first step."""
-        sdpo = self.objective if isinstance(self.objective, SdpoObjective) else None
-        looks_back = sdpo is not None and sdpo.estimator == "sequence"
-        return looks_back or self.scores_after_recall or self.steps_per_batch > 1
+        return self.objective.needs.old_policy or self.scores_after_old_log_probs or self.steps_per_batch > 1
 
     @property
     def rollout_support_size(self) -> int:
-        """Support ids that the engine records per sampled token; 0 where another side chooses the support."""
-        sdpo = self.objective if isinstance(self.objective, SdpoObjective) else None
-        return sdpo.top_k if sdpo is not None and sdpo.needs_support and sdpo.support == "rollout" else 0
+        """Return the number of support ids that the engine records per sampled token; 0 where another side chooses the
+        support.
+        """
+        needs = self.objective.needs
+        return needs.support_size if needs.support == "rollout" else 0
 
     @model_validator(mode="after")
-    def _sampling_unfiltered(self) -> Self:
-        for key, neutral in (("top_p", 1.0), ("top_k", -1), ("min_p", 0.0)):
-            value = getattr(self.rollout.sampling, key)
-            if value != neutral:
-                raise ValueError(
-                    f"rollout.sampling.{key}={value}: training rollouts need the whole distribution; allowed: {neutral}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _support_fits_engine(self) -> Self:
-        if self.rollout_support_size > self.rollout.max_logprobs:
-            raise ValueError(
-                f"objective.top_k={self.objective.top_k}: allowed: at most "
-                f"rollout.max_logprobs={self.rollout.max_logprobs}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _hindsight_fits_window(self) -> Self:
-        room = self.max_prompt_tokens
-        if room <= 0:
-            raise ValueError(
-                f"rollout.sampling.max_response_tokens={self.rollout.sampling.max_response_tokens}: "
-                f"allowed: below model.max_model_len_tokens={self.model.max_model_len_tokens}"
-            )
-        if self.uses_teacher and self.hindsight.max_prompt_tokens > room:
-            raise ValueError(
-                f"hindsight.max_prompt_tokens={self.hindsight.max_prompt_tokens}: allowed: at most {room} "
-                f"(model.max_model_len_tokens - rollout.sampling.max_response_tokens)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _weights_path_exists(self) -> Self:
-        """NCCL refuses two processes on one GPU; IPC needs them there, and Ray shares out fractions only."""
-        for role in ("rollout", "learner"):
-            num_gpus = self.placement.of(role).num_gpus
-            where = f"placement.{role}.num_gpus={num_gpus:g} with weights.backend={self.weights.backend}"
-            if self.weights.backend == "nccl" and num_gpus < 1:
-                raise ValueError(f"{where}: allowed: at least 1, or weights.backend=ray")
-            if self.weights.backend == "ipc" and not 0 < num_gpus < 1:
-                raise ValueError(f"{where}: allowed: between 0 and 1 (a shared GPU), or weights.backend=ray")
-        if self.weights.backend == "ipc" and self.placement.mode != "colocated":
-            raise ValueError(
-                f"placement.mode={self.placement.mode} with weights.backend=ipc: allowed: colocated (both on one GPU), "
-                "or weights.backend=ray"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _colocated_share_a_gpu(self) -> Self:
-        """On the fullest rank: engine or teacher i lives with rank i modulo ranks."""
-        placement = self.placement
-        if placement.mode == "separate":
-            return self
-        ranks, demand = placement.learner.ranks, self.demand
-        shares, words = placement.learner.num_gpus, [f"placement.learner.num_gpus={placement.learner.num_gpus:g}"]
-        for role in ("rollout", "teacher"):
-            count = math.ceil(demand.get(role, (0, {}))[0] / ranks)
-            num_gpus = placement.of(role).num_gpus if count else 0.0
-            if num_gpus:
-                words.append(f"{f'{count} x ' if count > 1 else ''}placement.{role}.num_gpus={num_gpus:g}")
-            shares += count * num_gpus
-        if shares > 1 + 1e-6:
-            raise ValueError(
-                f"{' + '.join(words)} on one rank is {shares:g}: allowed with placement.mode=colocated: at most 1 GPU "
-                "a rank (smaller shares, fewer workers, or more ranks)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _mini_batches_fit(self) -> Self:
-        if (self.batch.mini_batch_tasks or 1) > self.batch.tasks:
-            raise ValueError(
-                f"batch.mini_batch_tasks={self.batch.mini_batch_tasks}: allowed: at most batch.tasks={self.batch.tasks}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _recorded_needs_no_sampling(self) -> Self:
-        if self.samples:
-            return self
-        where = f"with rollout.recorded={self.rollout.recorded}"
-        if self.tasks.heldout is not None:
-            raise ValueError(f"tasks.heldout={self.tasks.heldout}: nothing is sampled {where}; allowed: none")
-        if self.record.rollouts:
-            raise ValueError(f"record.rollouts=true: nothing is sampled {where}; allowed: false")
-        return self
-
-    @model_validator(mode="after")
-    def _best_is_measured(self) -> Self:
-        if self.checkpoint.keep_best and self.tasks.heldout is None:
-            raise ValueError(f"checkpoint.keep_best={self.checkpoint.keep_best}: allowed without tasks.heldout: 0")
-        return self
-
-    @model_validator(mode="after")
-    def _repeatable(self) -> Self:
-        if self.deterministic and self.rollout.kv_cache_gib is None:
-            raise ValueError("rollout.kv_cache_gib=none: allowed with deterministic: a size in GiB")
-        return self
-
-    @model_validator(mode="after")
-    def _group_size(self) -> Self:
-        if self.batch.min_group_size > self.batch.samples_per_task:
-            raise ValueError(
-                f"batch.min_group_size={self.batch.min_group_size}: allowed: at most "
-                f"batch.samples_per_task={self.batch.samples_per_task}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _hindsight_can_differ(self) -> Self:
-        """A lone attempt has no peer to learn from."""
-        alone = self.batch.samples_per_task == 1 and self.hindsight.exclude_own_success
-        if self.uses_teacher and alone and not self.hindsight.include_feedback:
-            raise ValueError(
-                "batch.samples_per_task=1: allowed with hindsight.include_feedback=false and exclude_own_success=true: "
-                "at least 2 (no attempt would carry a signal)"
-            )
+    def _can_work(self) -> Self:
+        for reason in refusals(self):
+            raise ValueError(reason)
         return self

@@ -12,7 +12,7 @@ MAX_ACTORS = 256
 """Names of actors that one process exports; later ones (of a pool that came and went for long) are `other`."""
 
 ROLES = ("rollout", "env", "teacher", "learner")
-STAGES = ("generate", "judge", "recall", "score", "train", "publish", "save", "evaluate", "start")
+STAGES = ("generate", "judge", "old_log_probs", "score", "train", "publish", "save", "evaluate", "start")
 """Stages of a run in the order of the pipeline; an idle actor waits for the first one that is under way anywhere.
 `start`: an actor comes up."""
 BUSY = "busy"

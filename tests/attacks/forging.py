@@ -154,11 +154,11 @@ _EXITS = {
     "a thread that exits": "import os, threading, time\ndef f(x):\n    threading.Thread(target=os._exit, args=(0,)).start()\n    time.sleep(9)",
 }
 _VALUES = {
-    "a float for an int": "2.0 * x",
+    "a float beside an int": "2.0 * x + 1e-9",
     "a bool for an int": "x == 3 or 20 == 2 * x",
     "a string for an int": "str(2 * x)",
     "a list around the answer": "[2 * x]",
-    "a complex for an int": "complex(2 * x)",
+    "a complex beside an int": "complex(2 * x, 1e-9)",
     "every answer at once": "{6, 20}",
     "NaN": "float('nan')",
     "infinity": "float('inf')",

@@ -137,7 +137,7 @@ _IPC = program("""
 
 ATTACKS = (
     Attack("daemon", _DAEMON, ("passed",)),
-    Attack("daemon that writes files", _WRITER, ("passed",)),
+    Attack("daemon that writes files", _WRITER, ("passed", "file_limit")),
     Attack("daemon that forks faster than it dies", _FORKER, ("passed", "process_limit")),
     Attack("stopped child", _STOPPED, ("passed",)),
     Attack("zombies", _ZOMBIES, ("passed",)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.attacks import CATALOGUE
 from tests.attacks.bench import Bench, host
-from tests.sandbox_fixtures import KINDS, sandbox_of
+from tests.fixtures.sandbox import KINDS, sandbox_of
 
 
 def main() -> None:

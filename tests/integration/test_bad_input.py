@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from tests.run_fixtures import ROOT, RUN_FILE, command, small
+from tests.fixtures.run import ROOT, RUN_FILE, command, small
 
 
 def refused(folder: Path, *overrides: str, run_file: str | Path = RUN_FILE) -> str:

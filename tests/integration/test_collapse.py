@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.metrics_log import read_metrics
-from tests.run_fixtures import RUN_FILE, command, small, started
+from orchestrator.run_dir.metrics_log import read_metrics
+from tests.fixtures.run import RUN_FILE, command, small, started
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -38,7 +38,7 @@ def test_a_collapse_is_caught_checkpointed_and_ends_the_run(tmp_path: Path) -> N
     assert alarm["name"] == "pass_rate_collapse"
     assert alarm["step"] == records[-1]["step"] < 24
     assert [record["health/pass_rate_collapse"] for record in records] == [0.0] * (len(records) - 1) + [1.0]
-    assert (tmp_path / f"run/checkpoints/step-{alarm['step']:06d}/state.json").exists()
+    assert (tmp_path / f"run/checkpoints/step-{alarm['step']:06d}.1/state.json").exists()
     assert f"ALARM pass_rate_collapse at step {alarm['step']}: {alarm['message']}" in output
     last = output.strip().splitlines()[-1]
     assert last.startswith(f"sdpo: stopped after step {alarm['step']} by pass_rate_collapse (health.on_alarm=stop)")

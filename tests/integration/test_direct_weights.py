@@ -1,6 +1,7 @@
 """vLLM's own weight transfer from the learner's ranks to rollout workers, end to end, but for NCCL itself.
 
-Real engines, real ranks, the real publisher, vLLM's own sender and receiver; see `tests.nccl_over_tcp` for the wire.
+Real engines, real ranks, the real publisher, vLLM's own sender and receiver; see
+`tests.fixtures.nccl_over_tcp` for the wire.
 Tests run in order; the last ones kill a worker and break the other.
 """
 
@@ -13,15 +14,15 @@ import pytest
 import ray
 
 from learner.rank import LearnerRank
-from orchestrator import learner_gang
-from orchestrator.fleet import Member
-from orchestrator.learner_gang import LearnerGang
-from orchestrator.publish import SyncReport, WeightPublisher
+from orchestrator.actors import learner_gang
+from orchestrator.actors.fleet import Member
+from orchestrator.actors.learner_gang import LearnerGang
+from orchestrator.actors.weight_publisher import SyncReport, WeightPublisher
 from rollout_workers.worker import CONCURRENCY_GROUPS, RolloutWorker
 from sdpo.config import RunConfig
 from sdpo.types import Version
-from tests.rollout_fixtures import PROBE_IDS, collect, load_reference, next_log_probs, request, run_config
-from tests.tiny_models import make_tiny_model
+from tests.fixtures.rollout import PROBE_IDS, collect, load_reference, next_log_probs, request, run_config
+from tests.fixtures.tiny_models import make_tiny_model
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("ray_cluster")]
 START_TIMEOUT_S = 300
@@ -31,13 +32,13 @@ class WiredRank(LearnerRank):
     """A rank whose vLLM sends over TCP."""
 
     def __init__(self, config: RunConfig, rank: int, world_size: int) -> None:
-        import tests.nccl_over_tcp  # noqa: F401
+        import tests.fixtures.nccl_over_tcp  # noqa: F401
 
         super().__init__(config, rank, world_size)
 
     def add_noise(self) -> None:
         """From now on the wire changes what is sent."""
-        from tests.nccl_over_tcp import StoreCommunicator
+        from tests.fixtures.nccl_over_tcp import StoreCommunicator
 
         StoreCommunicator.noise = 0x40
 
@@ -48,7 +49,7 @@ class WiredWorker(RolloutWorker):
     def __init__(self, config: RunConfig, index: int) -> None:
         import rollout_workers.engine
 
-        rollout_workers.engine.EXTENSION_CLASS = "tests.nccl_over_tcp_engine.EngineExtension"
+        rollout_workers.engine.EXTENSION_CLASS = "tests.fixtures.nccl_over_tcp_engine.EngineExtension"
         super().__init__(config, index)
         self._handshakes: list[tuple[int, int]] = []
 
@@ -122,7 +123,7 @@ def test_a_worker_samples_from_the_learners_weights(
     sequence = np.concatenate([rollout.prompt_ids, segment.token_ids])
     scores = next_log_probs(reference, sequence)[len(rollout.prompt_ids) - 1 : -1]
     assert np.abs(scores[np.arange(len(segment.token_ids)), segment.token_ids] - segment.log_probs).max() < 1e-3
-    assert {span.version for span in segment.versions} == {"1.0"}
+    assert {span.version for span in segment.versions} == {Version(incarnation=1, batch=0)}
     assert handshakes(members[0]) == [(1, 2)]
 
 

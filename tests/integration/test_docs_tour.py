@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs_blocks import DOCS, TOURED, TOURED_BEFORE, blocks_of
-from tests.run_fixtures import ROOT, RUN_FILE, command, finished, small
+from tests.fixtures.docs_blocks import DOCS, TOURED, TOURED_BEFORE, blocks_of
+from tests.fixtures.run import ROOT, RUN_FILE, command, finished, small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 MADE = [

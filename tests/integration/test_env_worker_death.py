@@ -19,6 +19,7 @@ from env_workers.environment import Reply
 from env_workers.worker import EnvWorker
 from sdpo.config import BubblewrapSandbox, EnvConfig
 from sdpo.types import Task
+from tests.fixtures.processes import descendants, gone
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = [{"kind": "functional", "function": "f", "inputs": [3], "expected": 6}]
@@ -29,7 +30,7 @@ ENDLESS = Reply(text="```python\nimport os\ndef f(x):\n    os.fork()\n    while 
 
 def sandboxed(pid: int) -> list[psutil.Process]:
     """Every process under the env worker `pid`: bwrap, PID 1 of its sandbox and the programs in it."""
-    return psutil.Process(pid).children(recursive=True)
+    return descendants(pid)
 
 
 def wait_for(count: int, pid: int) -> list[psutil.Process]:
@@ -50,7 +51,7 @@ def test_kill_9_of_a_ray_actor_leaves_nothing() -> None:
     running = actor.step.remote("endless", DOUBLE, (), ENDLESS)
     processes = wait_for(4, facts["pid"])
     os.kill(facts["pid"], signal.SIGKILL)
-    assert not psutil.wait_procs(processes, timeout=10)[1]
+    assert gone(processes) == []
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(running, timeout=30)
 
@@ -65,7 +66,7 @@ def test_kill_9_of_an_idle_worker_leaves_nothing() -> None:
         pid = int(process.stdout.readline())
         processes = wait_for(2, pid)
         process.kill()
-    assert not psutil.wait_procs(processes, timeout=10)[1]
+    assert gone(processes) == []
 
 
 @pytest.fixture
@@ -74,11 +75,14 @@ def public_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        for package in ("pydantic", "pydantic_core", "annotated_types", "typing_inspection"):
+        for package in ("pydantic", "pydantic_core", "annotated_types", "typing_inspection", "numpy"):
             spec = find_spec(package)
             assert spec is not None
             assert spec.origin is not None
             shutil.copytree(Path(spec.origin).parent, folder / package)
+            libraries = Path(spec.origin).parents[1] / f"{package}.libs"
+            if libraries.is_dir():
+                shutil.copytree(libraries, folder / libraries.name)
         extensions = find_spec("typing_extensions")
         assert extensions is not None
         shutil.copy(str(extensions.origin), folder)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sdpo.metrics import interval_over_tasks, pass_at_k
-from tests.run_fixtures import ROOT, finished
+from tests.fixtures.run import ROOT, finished
 
 MODEL = ROOT / "examples/tinycoder/model"
 HELDOUT = ROOT / "examples/tinycoder/tasks/heldout.jsonl"
@@ -17,9 +17,9 @@ TRAIN = ROOT / "examples/tinycoder/tasks/train.jsonl"
 
 TWICE = """
 import json, sys
-from orchestrator import eval_run
+from orchestrator.commands.eval import run as eval_run
 from orchestrator.cli import main
-from orchestrator.evaluation import Evaluator
+from orchestrator.batch.evaluator import Evaluator
 
 class Twice(Evaluator):
     async def evaluate(self, tasks):
@@ -98,7 +98,7 @@ def test_numbers_are_those_of_the_samples_and_losses_are_no_failures(tmp_path: P
     assert 0.05 < result["pass@1"]["mean"] < 0.95
 
     assert result["overlap"]["num_overlapping"] == 1
-    assert "warning: 1 of 17 evaluation tasks are training tasks, too: 1 with the same question" in text
+    assert "warning: 1 of 17 evaluation tasks ask the same question as a training task" in text
     assert f"pass@1{'':8}{result['pass@1']['mean']:>7.3f}" in text
     assert result["settings"]["model"]["max_model_len_tokens"] < 200
     assert {"python", "torch", "ray"} <= result["versions"].keys()

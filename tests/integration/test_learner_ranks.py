@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import ray
 
-from learner.messages import RecallRequest
+from learner.messages import OldLogProbsRequest
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
 from sdpo.types import Experience, PolicyScores, Version
 from sdpo.weights import WeightManifest
-from tests.learner_fixtures import (
+from tests.fixtures.learner import (
     ObservedRank,
     make_config,
     masters,
@@ -22,7 +22,7 @@ from tests.learner_fixtures import (
     random_experiences,
     train_calls,
 )
-from tests.tiny_models import make_tiny_model
+from tests.fixtures.tiny_models import make_tiny_model
 
 NEXT = Version(incarnation=0, batch=1)
 PROBE = np.arange(3, 43, dtype=np.int32)
@@ -130,11 +130,11 @@ def test_two_ranks_take_the_mini_batches_of_one(gang: Callable[..., list[Any]], 
     experiences = random_experiences(7, [i != 6 for i in range(7)])
     parts = [[0, 1, 2, 3], [4], [6], [5, 2]]
     with one_rank(config) as one:
-        recalled = recall_all(lambda each: [one.recall(*each[0])], experiences, [range(7)])
+        recalled = old_log_probs_of_all(lambda each: [one.compute_old_log_probs(*each[0])], experiences, [range(7)])
         want = one.train(*work(recalled, 1, ALONE, mini_batches=parts)[0])
         want_gradients = one.gradients()
     shares = [range(0, 7, 2), range(1, 7, 2)]
-    found = recall_all(lambda each: gang("recall", each=each), experiences, shares)
+    found = old_log_probs_of_all(lambda each: gang("compute_old_log_probs", each=each), experiences, shares)
     for left, right in zip(found, recalled, strict=True):
         assert left.policy is not None
         assert right.policy is not None
@@ -147,13 +147,13 @@ def test_two_ranks_take_the_mini_batches_of_one(gang: Callable[..., list[Any]], 
     assert distance(first[0], want_gradients[0]) <= 1e-6
 
 
-def recall_all(
+def old_log_probs_of_all(
     call: Callable[[list[list[Any]]], list[Any]], experiences: Sequence[Experience], shares: Sequence[Sequence[int]]
 ) -> list[Experience]:
     """The experiences with pi_old, each recalled by the rank whose share it is in, in two micro-batches."""
     each = [
         [
-            RecallRequest(version=NEXT, micro_batches=(tuple(range(len(share) - 1)), (len(share) - 1,))),
+            OldLogProbsRequest(version=NEXT, micro_batches=(tuple(range(len(share) - 1)), (len(share) - 1,))),
             *(experiences[i].rollout for i in share),
         ]
         for share in shares

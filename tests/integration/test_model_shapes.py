@@ -17,16 +17,16 @@ import torch
 from env_workers.environment import Reply
 from env_workers.worker import EnvWorker
 from learner.teacher import TeacherWorker
-from orchestrator.inputs import Inputs
+from orchestrator.inputs.inputs import Inputs
 from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
 from sdpo.reprompt import Attempt, build_hindsight, route_group
 from sdpo.types import Experience, GenerationRequest, Int32, Rollout, SamplingParams, Task, Verdict, Version
 from sdpo.weights import WeightAudit, WeightBucket, WeightManifest
-from tests.engine_process import EngineProcess, engine_process
-from tests.learner_fixtures import ObservedRank, masters, one_rank, scores_only, train_calls
-from tests.model_shapes import SHAPES, make_shaped_model
-from tests.rollout_fixtures import load_reference, next_log_probs
+from tests.fixtures.engine_process import EngineProcess, engine_process
+from tests.fixtures.learner import ObservedRank, masters, one_rank, scores_only, train_calls
+from tests.fixtures.model_shapes import SHAPES, make_shaped_model
+from tests.fixtures.rollout import load_reference, next_log_probs
 
 pytestmark = pytest.mark.timeout(1200)
 AGREE = 1e-4
@@ -84,13 +84,14 @@ def test_a_step_of_training(name: str, tmp_path: Path, tasks: Path, judge: EnvWo
         ((greedy, ended),) = engine.samples(request_of(prompt_ids, samples=1, temperature=0.0))
         assert (greedy.finish_reason, ended.response_ids.tolist()) == ("stop", until_end)
         require_agreement(reference, rollouts)
-        assert {s.version for rollout in rollouts for s in rollout.segments[0].versions} == {"0.0"}
+        assert {str(s.version) for rollout in rollouts for s in rollout.segments[0].versions} == {"0.0"}
 
         attempts = [
             Attempt(
                 sample_index=header.sample_index,
                 text=header.text,
                 reward=0.0,
+                success=False,
                 feedback=judged(judge, task, header.reply).feedback,
             )
             for header, _ in samples
@@ -116,7 +117,7 @@ def test_a_step_of_training(name: str, tmp_path: Path, tasks: Path, judge: EnvWo
         learner.export(str(tmp_path / "export"))
         exported = load_reference(tmp_path / "export")
         later = [rollout for _, rollout in engine.samples(request)]
-        assert {s.version for rollout in later for s in rollout.segments[0].versions} == {"1.1"}
+        assert {str(s.version) for rollout in later for s in rollout.segments[0].versions} == {"1.1"}
         require_agreement(exported, later)
         with pytest.raises(AssertionError, match="differ"):
             require_agreement(reference, later)

@@ -10,9 +10,9 @@ import pytest
 import requests
 
 from sdpo.telemetry.catalogue import CATALOGUE
-from tests.monitoring_fixtures import FOLDER, boards, expressions, panels, selectors
-from tests.ray_head import Head, free_ports, ray_head
-from tests.run_fixtures import ROOT, RUN_FILE, command, small, started
+from tests.fixtures.monitoring import FOLDER, boards, expressions, panels, selectors
+from tests.fixtures.ray_head import Head, free_ports, ray_head
+from tests.fixtures.run import ROOT, RUN_FILE, command, small, started
 
 NO_GPU_HERE = {"ray_node_gpus_utilization", "ray_node_gram_used", "ray_node_gram_available"}
 NO_GPU_RESOURCE = '{instance=~".+",Name="GPU"'

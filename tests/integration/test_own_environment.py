@@ -8,14 +8,14 @@ import pytest
 import ray
 from ray.exceptions import RayTaskError
 
-from env_workers import travel
+from env_workers import code_bundle
 from env_workers.environment import Exchange, Observation, Reply
 from env_workers.worker import EnvWorker
 from orchestrator.failures import one_line, root_cause
 from sdpo.config import EnvConfig
 from sdpo.types import Task, Verdict
-from tests.run_fixtures import ROOT
-from tests.walkthrough import files_of
+from tests.fixtures.run import ROOT
+from tests.fixtures.walkthrough import files_of
 
 MOODY = """
 import os
@@ -42,11 +42,11 @@ def test_code_arrives_in_an_actor_and_its_faults_are_the_users_to_read(ray_clust
 
     def actor(kind: str) -> Any:
         file.write_text(MOODY.format(kind=kind))
-        luggage = travel.pack([str(file)])
+        bundle = code_bundle.pack([str(file)])
         file.unlink()
         config = EnvConfig(feedback="outcome" if kind == "old" else "rich", max_feedback_chars=100)
         options: dict[str, Any] = {"num_cpus": 0, "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": "0,1"}}}
-        return ray.remote(EnvWorker).options(**options).remote(config, f"env-{kind}", "test", luggage)
+        return ray.remote(EnvWorker).options(**options).remote(config, f"env-{kind}", "test", bundle)
 
     def judged(worker: Any, said: str) -> Any:
         asked = worker.step.remote("a", task("moody_world:Moody"), (), Reply(text=said))
@@ -79,8 +79,8 @@ def worker(tmp_path: Path) -> Iterator[EnvWorker]:
     """An env worker with the files of the page on environments."""
     for name, text in files_of(ROOT / "docs" / "environments.md").items():
         (tmp_path / name).write_text(text)
-    luggage = travel.pack([str(tmp_path / name) for name in ("guess.py", "sorting.py")])
-    worker = EnvWorker(EnvConfig(), "env-0", "test", luggage)
+    bundle = code_bundle.pack([str(tmp_path / name) for name in ("guess.py", "sorting.py")])
+    worker = EnvWorker(EnvConfig(), "env-0", "test", bundle)
     yield worker
     worker.close()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.api import open_run
-from tests.run_fixtures import ROOT
-from tests.walkthrough import files_of
+from tests.fixtures.run import ROOT
+from tests.fixtures.walkthrough import files_of
 
 pytestmark = pytest.mark.timeout(1200)
 SWEEP = files_of(ROOT / "docs/python.md")["~/sweep.py"]

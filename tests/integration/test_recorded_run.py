@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.measure import is_of_the_machine
-from orchestrator.metrics_log import read_metrics
-from tests.run_fixtures import RUN_FILE, command, finished, small
+from orchestrator.run_dir.metrics_log import read_metrics
+from tests.fixtures.metrics_page import is_of_the_machine
+from tests.fixtures.run import RUN_FILE, command, finished, small
 
 BLOCKER = """
 import os, sys

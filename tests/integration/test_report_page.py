@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
-from tests.browser import browser
-from tests.report_fixtures import whole_run
+from tests.fixtures.browser import browser
+from tests.fixtures.report import whole_run
 
 DRAWN = """
 const done = arguments[arguments.length - 1];

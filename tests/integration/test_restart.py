@@ -17,10 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.measure import is_of_the_machine
-from orchestrator.metrics_log import read_metrics
-from rollout_workers.guardian import segments_of
-from tests.run_fixtures import RUN_FILE, actors, command, descendants, finished, gone, small, started, wait_for_steps
+from orchestrator.run_dir.metrics_log import read_metrics
+from rollout_workers.process_reaper import segments_of
+from tests.fixtures.metrics_page import is_of_the_machine
+from tests.fixtures.processes import actors, descendants, environment_of, gone
+from tests.fixtures.run import RUN_FILE, command, finished, small, started, wait_for_steps
 
 pytestmark = pytest.mark.timeout(1800)
 STEPS = 5
@@ -72,7 +73,7 @@ class Killer:
     def while_saving(self, run_dir: Path, process: subprocess.Popen[bytes]) -> None:
         """With a checkpoint half written."""
         deadline_s, left_before = time.monotonic() + 400, unfinished(run_dir)
-        while not unfinished(run_dir) - left_before:
+        while newest_folder(run_dir) not in unfinished(run_dir) - left_before:
             assert process.poll() is None, "it ended without a checkpoint"
             assert time.monotonic() < deadline_s
             time.sleep(0.001)
@@ -101,17 +102,19 @@ def run_and_kill(
 
 def unfinished(run_dir: Path) -> set[str]:
     """Checkpoints that were not committed."""
-    return {path.name for path in (run_dir / "checkpoints").glob("unfinished-*")}
+    return {path.name for path in (run_dir / "checkpoints").glob("step-*") if not (path / "state.json").exists()}
+
+
+def newest_folder(run_dir: Path) -> str:
+    """The checkpoint that was begun last; older ones without state.json are being removed."""
+    return max((path.name for path in (run_dir / "checkpoints").glob("step-*")), default="")
 
 
 def scratch_folders(processes: list[psutil.Process]) -> set[Path]:
     """Where their engines keep sockets."""
     found = set()
     for process in processes:
-        try:
-            folder = process.environ().get("VLLM_RPC_BASE_PATH")
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
+        folder = environment_of(process).get("VLLM_RPC_BASE_PATH")
         if folder:
             found.add(Path(folder))
     return found
@@ -180,11 +183,11 @@ def test_a_full_disk_is_one_line_and_the_newest_checkpoint_goes_on_elsewhere(tmp
     text = log.read_text()
     assert code == 1, text
     assert text.strip().splitlines()[-1] == (
-        f"sdpo: {small_disk}/run: no space left on the disk; the newest checkpoint, step-000001, is whole; "
+        f"sdpo: {small_disk}/run: no space left on the disk; the newest checkpoint, step-000001.1, is whole; "
         "make room and run it again to go on"
     )
     assert "Traceback" not in text
-    assert [path.name for path in (saved / "run/checkpoints").iterdir()] == ["step-000001"]
+    assert [path.name for path in (saved / "run/checkpoints").iterdir()] == ["step-000001.1"]
     before = read_metrics(saved / "run/metrics.jsonl")
     finished(command(RUN_FILE, *small(saved, steps=2, tasks__heldout="null")), tmp_path / "log2")
     after = read_metrics(saved / "run/metrics.jsonl")

@@ -16,18 +16,21 @@ import pytest
 import ray
 import torch
 
-from rollout_workers.guardian import segments_of
+from rollout_workers.process_reaper import segments_of
 from rollout_workers.worker import EngineInfo, RolloutActor
-from sdpo.divergence import append_tail, generalised_js, tail_log_prob
+from sdpo.bins import append_tail, tail_log_prob
+from sdpo.divergence import generalised_js
 from sdpo.errors import ModelError, PromptTooLong, WeightSyncError
-from sdpo.support import support_overlap
 from sdpo.types import Rollout, RolloutHeader, SamplingParams, TurnRequest, Version, VersionSpan
 from sdpo.weights import make_buckets
-from tests.rollout_fixtures import collect, load_reference, named_tensors, next_log_probs, publish, request, run_config
-from tests.tiny_models import make_tiny_model
+from tests.fixtures.processes import command_of, descendants, environment_of, family, gone, is_running
+from tests.fixtures.rollout import collect, load_reference, named_tensors, next_log_probs, publish, request, run_config
+from tests.fixtures.tiny_models import make_tiny_model
+from tests.oracle.formulas import support_overlap
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("ray_cluster")]
 START_TIMEOUT_S = 300
+LOADED, UPDATED = Version(incarnation=0, batch=0), Version(incarnation=1, batch=0)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,7 @@ def wait_until(condition: Any, timeout_s: float) -> bool:
 
 def is_engine(process: psutil.Process) -> bool:
     """Whether vLLM has started it: it gives itself a title, or fails to where its environment was changed before."""
-    command = " ".join(process.cmdline())
+    command = " ".join(command_of(process))
     return "VLLM::EngineCore" in command or "multiprocessing.spawn" in command
 
 
@@ -101,8 +104,8 @@ def test_missing_and_incomplete_models_are_refused_in_one_line(tmp_path: Path, m
 def test_engine_info(started: tuple[Any, EngineInfo]) -> None:
     _, info = started
     assert (info.name, info.max_model_len_tokens, info.vocab_size) == ("rollout-0", 1024, 384)
-    assert all(psutil.pid_exists(pid) for pid in info.pids)
-    assert any(is_engine(psutil.Process(pid)) for pid in info.pids)
+    assert all(is_running(pid) for pid in info.pids)
+    assert any(is_engine(process) for pid in info.pids for process in family(pid)[:1])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -241,7 +244,9 @@ def test_samples_arrive_as_they_end(worker: Any) -> None:
             lengths.append(item.num_response_tokens)
             arrivals_s.append(time.monotonic() - started_s)
     assert len(lengths) == 12
-    assert lengths == sorted(lengths)
+    # Every engine step adds a token to each running sample, but samples join some steps apart.
+    for position, length in enumerate(lengths):
+        assert all(later > length - 50 for later in lengths[position:]), lengths
     assert arrivals_s[0] < 0.7 * arrivals_s[-1]
 
 
@@ -274,10 +279,10 @@ def test_in_flight_requests_go_on_under_new_weights(
     assert audit.max_abs_diff < 1e-3
     headers = [item for item in (ray.get(ref, timeout=120) for ref in streams) if isinstance(item, RolloutHeader)]
     assert len(headers) == 8
-    assert ("0.0", "1.0") in {header.versions for header in headers}
+    assert (LOADED, UPDATED) in {header.versions for header in headers}
     header, rollout = next_turn(worker, first_turn)
-    assert header.versions == ("0.0", "1.0"), "new weights between two turns"
-    assert [{span.version for span in s.versions} for s in rollout.segments] == [{"0.0"}, set(), {"1.0"}]
+    assert header.versions == (LOADED, UPDATED), "new weights between two turns"
+    assert [{span.version for span in s.versions} for s in rollout.segments] == [{LOADED}, set(), {UPDATED}]
 
 
 def test_updated_engine_equals_a_fresh_one_to_the_bit(worker: Any, fresh_worker: Any) -> None:
@@ -289,7 +294,7 @@ def test_updated_engine_equals_a_fresh_one_to_the_bit(worker: Any, fresh_worker:
         assert np.array_equal(got.token_ids, want.token_ids)
         for key in ("log_probs", "support_ids", "support_log_probs"):
             assert np.array_equal(getattr(got, key), getattr(want, key)), key
-        assert got.versions == (VersionSpan(version="1.0", start=0, end=len(got.token_ids)),)
+        assert got.versions == (VersionSpan(version=UPDATED, start=0, end=len(got.token_ids)),)
 
 
 def test_oversize_tensors_grow_the_ring(worker: Any, models: tuple[Path, Path]) -> None:
@@ -333,17 +338,16 @@ def test_corrupt_bucket_ends_the_worker_and_its_requests(
 
 def kill_and_check(actor_pid: int, *, is_started: bool) -> None:
     """Kill an actor's process; within 10 s its engine processes, segments and sockets are gone."""
-    children = psutil.Process(actor_pid).children(recursive=True)
-    marked = [child for child in children if "SDPO_ROLLOUT_TOKEN" in child.environ()]
-    scratch = {
-        Path(child.environ()["VLLM_RPC_BASE_PATH"]) for child in marked if "VLLM_RPC_BASE_PATH" in child.environ()
-    }
+    environments = {child: environment_of(child) for child in descendants(actor_pid)}
+    marked = [child for child, environment in environments.items() if "SDPO_ROLLOUT_TOKEN" in environment]
+    paths = [environments[child].get("VLLM_RPC_BASE_PATH") for child in marked]
+    scratch = {Path(path) for path in paths if path}
     segments = segments_of([actor_pid, *(child.pid for child in marked)] if is_started else [])
     assert segments or not is_started, "a started engine holds a semaphore at least: the test has lost its point"
     assert marked
     assert scratch
     os.kill(actor_pid, signal.SIGKILL)
-    assert wait_until(lambda: not any(child.is_running() for child in marked), 10), "engine processes are left"
+    assert gone(marked) == [], "engine processes are left"
     assert wait_until(lambda: not any(path.exists() for path in scratch | segments), 5), "files are left"
 
 
@@ -352,7 +356,7 @@ def test_killed_actor_leaves_nothing_but_its_finished_rollouts(
 ) -> None:
     """The caller owns what a worker yielded."""
     kill_and_check(ray.get(worker.health.remote(), timeout=10)["pid"], is_started=True)
-    assert not any(psutil.pid_exists(pid) for pid in started[1].pids)
+    assert not any(is_running(pid) for pid in started[1].pids)
     rollouts = ray.get(finished_refs, timeout=30)[1::2]
     assert len(rollouts) == 2
     assert all(len(rollout.response_ids) > 0 for rollout in rollouts)
@@ -364,10 +368,10 @@ def test_actor_killed_while_it_starts_leaves_nothing(models: tuple[Path, Path]) 
     pid = ray.get(worker.health.remote(), timeout=60)["pid"]
 
     def has_engine() -> bool:
-        return any(map(is_engine, psutil.Process(pid).children(recursive=True)))
+        return any(map(is_engine, descendants(pid)))
 
     if not wait_until(has_engine, 120):
-        children = [child.as_dict(["pid", "name", "cmdline"]) for child in psutil.Process(pid).children(recursive=True)]
+        children = [(child.pid, command_of(child)) for child in descendants(pid)]
         pytest.fail(f"no engine process after 120 s: {children}; {ray.get(start, timeout=10)}")
     kill_and_check(pid, is_started=False)
     with pytest.raises(ray.exceptions.RayActorError):

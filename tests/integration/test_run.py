@@ -9,27 +9,25 @@ from typing import Any
 
 import pytest
 
-from orchestrator.metrics_log import read_metrics
-from orchestrator.telemetry import place_of
-from orchestrator.timeline import timeline
-from orchestrator.trace_log import read_trace
+from orchestrator.commands.timeline.timeline import timeline
+from orchestrator.run_dir.metrics_log import read_metrics
+from orchestrator.telemetry.run_telemetry import place_of
+from orchestrator.telemetry.trace_log import read_trace
 from sdpo.telemetry.labels import ROLES
-from tests.metrics_page import undocumented
-from tests.run_fixtures import (
+from tests.fixtures.metrics_page import undocumented
+from tests.fixtures.processes import actors, descendants, family, gone
+from tests.fixtures.run import (
     RUN_FILE,
-    actors,
     command,
-    descendants,
     finished,
-    gone,
     half_in_turns,
     small,
     started,
     wait_for_steps,
 )
-from tests.trace_events import check_trace_events
-from tests.wandb_files import wandb_rows
-from tests.watching import live_status, logged_actors, sdpo
+from tests.fixtures.trace_events import check_trace_events
+from tests.fixtures.wandb_files import wandb_rows
+from tests.fixtures.watching import live_status, logged_actors, sdpo
 
 pytestmark = pytest.mark.timeout(1200)
 HEALTH_METRICS = {
@@ -101,7 +99,7 @@ def test_a_run_learns_from_feedback(tmp_path: Path) -> None:
     assert after >= before + 0.3, output
     assert records[0]["repair/pass@1"] >= 0.8
     assert f"after: {after:.3f} (95 % interval" in output
-    model, state = ("model/model.safetensors", "model/tokenizer.json"), "checkpoints/step-000008/state.json"
+    model, state = ("model/model.safetensors", "model/tokenizer.json"), "checkpoints/step-000008.1/state.json"
     for name in ("config.yaml", *model, state):
         assert (tmp_path / "run" / name).exists(), name
     assert list((tmp_path / "run" / "tensorboard").iterdir())
@@ -128,12 +126,12 @@ def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_ch
         assert gone(tree) == []
     first = read_metrics(tmp_path / "run" / "metrics.jsonl")
     done = int(max(r["step"] for r in first))
-    assert (tmp_path / f"run/checkpoints/step-{done:06d}/state.json").exists()
+    assert (tmp_path / f"run/checkpoints/step-{done:06d}.1/state.json").exists()
     assert f"stopped after step {done}" in (tmp_path / "log").read_text()
     assert (status["run"], status["active"], status["steps"], status["errors"]) == ("run-1", True, 500, {})
     assert {role: s["serving"] for role, s in status["roles"].items()} == dict.fromkeys(ROLES, 2)
     assert status["version"] in (status["step"], status["step"] + 1)
-    assert "no run lives there" in sdpo("status", str(tmp_path / "run")).stderr
+    assert "no run is active there" in sdpo("status", str(tmp_path / "run")).stderr
     ranks = {f"learner-rank{i}" for i in range(2)}
     others = {f"{role}-{i}" for role in ("rollout", "env", "teacher") for i in range(2)}
     assert logged_actors(tmp_path / "run") == ranks | others | {"orchestrator"}
@@ -153,7 +151,7 @@ def test_two_of_everything_stopped_by_ctrl_c_then_resumed_then_with_a_damaged_ch
     for record in records[1:]:
         assert record["attempts/sampled"] == record["attempts/judged"] + record["attempts/dropped"] == 16
 
-    shard = next((tmp_path / f"run/checkpoints/step-{done + 1:06d}").glob("*.distcp"))
+    shard = next((tmp_path / f"run/checkpoints/step-{done + 1:06d}.2").glob("*.distcp"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     with started(command(RUN_FILE, *small(tmp_path, steps=done + 2, **two)), tmp_path / "log3") as process:
         assert process.wait(600) == 2
@@ -177,9 +175,9 @@ def test_the_run_outlives_any_actor_and_leaves_nothing_of_it(tmp_path: Path) -> 
         for steps, role in zip(itertools.count(1), roles):
             wait_for_steps(tmp_path / "run", steps, process)
             victim = actors(process.pid, role)[0]
-            family = [victim, *victim.children(recursive=True)]
+            killed = family(victim.pid)
             os.kill(victim.pid, signal.SIGKILL)
-            assert gone(family) == [], f"of a killed {role} something is left"
+            assert gone(killed) == [], f"of a killed {role} something is left"
         assert process.wait(600) == 0, (tmp_path / "log").read_text()
     assert "going on from the newest checkpoint" in (tmp_path / "log").read_text(), "the learner came back by itself"
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.run_view import RunView
+from orchestrator.run_dir.run_view import RunView
 from sdpo.storage import Store
-from tests.run_fixtures import ROOT, RUN_FILE, command, finished, small
-from tests.s3_server import BUCKET, S3, s3_server
+from tests.fixtures.run import ROOT, RUN_FILE, command, finished, small
+from tests.fixtures.s3_server import BUCKET, S3, s3_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 BASE = f"s3://{BUCKET}/team"

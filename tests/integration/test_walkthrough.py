@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from orchestrator.metrics_log import read_metrics
-from tests.run_fixtures import ROOT
-from tests.walkthrough import follow
+from orchestrator.run_dir.metrics_log import read_metrics
+from tests.fixtures.run import ROOT
+from tests.fixtures.walkthrough import follow
 
 PAGE = ROOT / "docs" / "environments.md"
 

@@ -1,1 +1,0 @@
-"""Calls of tools as models write them: strict JSON, two notations, JSON schemas."""

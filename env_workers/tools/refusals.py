@@ -1,0 +1,33 @@
+"""What is said about Python of a task that does not load."""
+
+import re
+
+from env_workers.code.outcome import Outcome
+from env_workers.tools.payload import Toolbox
+from sdpo.errors import TaskFileError
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def not_loaded(toolbox: Toolbox, outcome: Outcome) -> TaskFileError:
+    """Return the error for tools that do not load: the task, its key, the line there, and the exception."""
+    line = line_of(outcome)
+    key = ""
+    for key, text in toolbox.parts:  # noqa: B007
+        num_lines = len(_LINE_END.split(text))
+        if line <= num_lines:
+            break
+        line -= num_lines + 1
+    allowed = "allowed: Python that loads in the sandbox"
+    return TaskFileError(f"task {toolbox.task_id}: payload.{key}, line {max(line, 1)}: {described(outcome)}; {allowed}")
+
+
+def described(outcome: Outcome) -> str:
+    """Return `NameError: name 'x' is not defined`, or the limit or end of an outcome, on one line."""
+    text = f"{outcome.type_name}: {outcome.message}" if outcome.type_name else outcome.status
+    return " ".join(text.split())[:300]
+
+
+def line_of(outcome: Outcome) -> int:
+    """Return the line of a syntax error or of the innermost frame; 1 where none is known."""
+    return outcome.line or (outcome.frames[-1][0] if outcome.frames else 1)

@@ -1,0 +1,1 @@
+"""The actors of a run: how they are started, called, replaced and stopped."""

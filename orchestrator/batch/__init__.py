@@ -1,0 +1,1 @@
+"""One rollout batch, from its tasks to the weights that are trained on it."""

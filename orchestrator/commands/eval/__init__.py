@@ -1,0 +1,1 @@
+"""`sdpo eval`: measure a model on tasks."""

@@ -1,0 +1,1 @@
+"""`sdpo export`: write a checkpoint as a Hugging Face folder."""

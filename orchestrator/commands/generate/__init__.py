@@ -1,0 +1,1 @@
+"""`sdpo generate`: sample and judge batches, and record them."""

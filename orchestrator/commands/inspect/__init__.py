@@ -1,0 +1,1 @@
+"""`sdpo inspect`: show recorded attempts token by token in the terminal."""

@@ -1,0 +1,1 @@
+"""`sdpo preview`: judge an answer without a model."""

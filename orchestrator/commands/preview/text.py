@@ -1,0 +1,31 @@
+"""Prompts as text, with a model's tokenizer or, without one, by role and in characters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sdpo.types import Int32
+
+
+class CharacterTokenizer:
+    """A tokenizer without a model: messages by role, one id a character, no control tokens."""
+
+    added_tokens_decoder: Mapping[int, Any] = {}
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> str:
+        """Put `[role]` on a line of its own before every message, and `[assistant]` at the end."""
+        turns = [f"[{message['role']}]\n{message['content']}\n\n" for message in conversation]
+        return "".join(turns) + "[assistant]\n"
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Return the code points of a text."""
+        return [ord(character) for character in text]
+
+    def decode(self, token_ids: list[int], **kwargs: Any) -> str:
+        """Return the text of code points."""
+        return "".join(map(chr, token_ids))
+
+
+def text_of(tokenizer: Any, ids: Int32) -> str:
+    """Return the text of token ids, control tokens included."""
+    text: str = tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text

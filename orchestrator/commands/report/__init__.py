@@ -1,0 +1,1 @@
+"""`sdpo report`: one HTML page for one or several runs."""

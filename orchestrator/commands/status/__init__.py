@@ -1,0 +1,1 @@
+"""`sdpo status`: a live view of the runs in a cluster."""

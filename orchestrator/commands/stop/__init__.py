@@ -1,0 +1,1 @@
+"""`sdpo stop`: end a run at its next batch boundary."""

@@ -1,0 +1,1 @@
+"""`sdpo tasks`: list the tasks of a run."""

@@ -1,0 +1,1 @@
+"""`sdpo timeline`: write what every actor did when, for Perfetto."""

@@ -1,0 +1,1 @@
+"""`sdpo train`: train, or resume a stopped run."""

@@ -1,0 +1,39 @@
+"""Prompts and hindsight prompts of a task, rendered with the settings of a run."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sdpo.chat import ChatTokenizer, render_prompt
+from sdpo.config import RunConfig
+from sdpo.errors import ModelError
+from sdpo.reprompt import Attempt, Routing, build_hindsight
+from sdpo.types import HindsightPrompt, Int32, Task
+
+
+def task_prompt(config: RunConfig, tokenizer: ChatTokenizer, task: Task) -> Int32:
+    """Return the task's prompt, int32 [P]. Raises `ModelError` if the chat template refuses its messages."""
+    with of_task(task):
+        return render_prompt(tokenizer, task.messages, enable_thinking=config.model.enable_thinking)
+
+
+@contextmanager
+def of_task(task: Task) -> Iterator[None]:
+    """Let a `ModelError` name the task whose messages the chat template refuses."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"task {task.id}: {error}") from None
+
+
+def hindsight_prompt(
+    config: RunConfig,
+    tokenizer: ChatTokenizer,
+    task: Task,
+    attempts: Sequence[Attempt],
+    position: int,
+    routing: Routing,
+) -> HindsightPrompt:
+    """Return the teacher's prompt for `attempts[position]`; raises as `sdpo.reprompt.build_hindsight`."""
+    thinking = config.model.enable_thinking
+    with of_task(task):
+        return build_hindsight(task, attempts, position, routing, tokenizer, config.hindsight, enable_thinking=thinking)

@@ -1,0 +1,1 @@
+"""Rollout batches in files: written by a run, and read as the source of another."""

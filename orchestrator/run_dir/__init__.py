@@ -1,0 +1,1 @@
+"""The run directory: its files, its lock, its checkpoints, and the readers of them."""

@@ -1,0 +1,1 @@
+"""Spans, Prometheus metrics and traces of a run, and the deadlines of its waits."""

@@ -1,0 +1,1 @@
+"""The objectives: one module each, which declares what it needs of a run and computes per-token losses."""
