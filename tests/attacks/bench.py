@@ -173,9 +173,9 @@ class Bench:
 
 def task_of(attack: Attack) -> Task:
     """What the attacking program is asked for. Where it is to be stopped at the time limit, that is short."""
-    if attack.script:
-        return script_task()
     time_limit_s = SHORT_S if "timeout" in attack.kinds else LONG_S
+    if attack.script:
+        return script_task(time_limit_s)
     return asserts_task(time_limit_s) if attack.asserts else double_task(time_limit_s)
 
 
@@ -200,10 +200,10 @@ def double_task(time_limit_s: float = LONG_S) -> Task:
     return functional_task([3, 10], [6, 20], time_limit_s)
 
 
-def script_task() -> Task:
+def script_task(time_limit_s: float) -> Task:
     """Prints the double of the number on stdin."""
     tests = [{"kind": "stdin", "input": f"{x}\n", "expected": f"{2 * x}\n"} for x in (3, 10)]
-    return Task(id="script", messages=(), environment="code", payload={"tests": tests, "time_limit_s": SHORT_S})
+    return Task(id="script", messages=(), environment="code", payload={"tests": tests, "time_limit_s": time_limit_s})
 
 
 def _descendants() -> list[psutil.Process]:

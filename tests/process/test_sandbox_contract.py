@@ -332,8 +332,9 @@ def test_the_sandbox_says_what_the_current_process_says(judge: SandboxedJudge, s
     assert (verdict.kind, verdict.feedback) == (trusted.kind, trusted.feedback)
 
 
-def test_the_sum_of_outputs_is_limited(judge: SandboxedJudge) -> None:
-    verdict = judge("print('x' * 60000)", scripts(*[("", "")] * 200))
+def test_the_sum_of_outputs_is_limited(config: SandboxKind) -> None:
+    with another(config, wall_time_s=120.0) as judge:
+        verdict = judge("print('x' * 60000)", scripts(*[("", "")] * 200))
     assert (verdict.kind, verdict.details["num_tests"]) == ("output_limit", 200)
 
 

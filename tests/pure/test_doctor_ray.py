@@ -32,6 +32,14 @@ def test_a_cluster_that_refuses() -> None:
     assert "ray status" in judge_cluster(ADDRESS, "no answer within 45 s", "", has_token=False).fix
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:40113", "token-ring:6379", "version2:6379"])
+def test_an_address_is_no_part_of_the_reason(address: str) -> None:
+    refused = judge_cluster(address, UNREACHABLE.replace(ADDRESS, address), "", has_token=False)
+    assert refused.message == f"Ray at {address} cannot be reached: connection refused"
+    silent = judge_cluster(address, f"Ray at {address} takes connections and does not answer", "", has_token=False)
+    assert "ray status" in silent.fix
+
+
 def test_processes_that_an_earlier_start_left() -> None:
     assert judge_processes(0, 0, num_bytes=0, oldest_s=0.0).level is Level.OK
     assert judge_processes(9, 1, num_bytes=GIB // 2, oldest_s=60.0).level is Level.NOTE

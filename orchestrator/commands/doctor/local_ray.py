@@ -1,6 +1,7 @@
 """Ray on this machine: its processes, ports and proxies, and whether the cluster at RAY_ADDRESS can be joined."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -92,15 +93,15 @@ def judge_cluster(address: str, failure: str, auth_mode: str, has_token: bool) -
     """Judge why a driver cannot join: `failure`, "" if it can. has_token: whether a token is where Ray looks for it."""
     if not failure:
         return finding("cluster", Level.OK, f"the cluster at RAY_ADDRESS={address} accepts drivers from here")
-    message, fix = failure, "look at the cluster: ray status"
-    if any(sign in failure.lower() for sign in ("401", "unauthor", "unauthenticated", "token")):
+    message, fix, reason = failure, "look at the cluster: ray status", failure.replace(address, "").lower()
+    if "cannot be reached" in failure:
+        message, _, fix = failure.partition("; ")
+    elif re.search(r"\b401\b|unauthor|unauthenticated|token", reason):
         message += f" (RAY_AUTH_MODE={auth_mode or 'not set'}; there is {'a' if has_token else 'no'} token here)"
         fix = "export RAY_AUTH_MODE=token and copy the cluster's ~/.ray/auth_token to the same path here; "
         fix += "or RAY_AUTH_MODE=disabled on both sides"
-    elif "version" in failure.lower():
+    elif "version" in reason:
         fix = "use the same Ray and Python on both sides"
-    elif "cannot be reached" in failure:
-        message, _, fix = failure.partition("; ")
     return finding("cluster", Level.BROKEN, message, fix)
 
 
