@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from learner.batch import ScoringBatch
 from learner.chunk import BinScores, TokenLogProbs, VocabularyScores
+from learner.wide_product import wide_product
 from sdpo.errors import ModelError
 
 TokenLoss = Callable[[TokenLogProbs, slice], Tensor]
@@ -62,7 +63,8 @@ class ScoringHead(nn.Module):
         self.chunk_tokens: int = chunk_tokens
 
     def forward(self, hidden_NH: Tensor, request: ScoreRequest) -> Scored:
-        """Score hidden_NH, which is in any floating dtype; products are in the weight's dtype, all else in float32.
+        """Score hidden_NH, which is in any floating dtype; products multiply in the weight's dtype and, like all else,
+        have float32 results.
         Raises `ValueError` without a loss where gradients are enabled and wanted.
         """
         hidden_NH = hidden_NH.to(self.weight.dtype)
@@ -162,13 +164,14 @@ class _Chunks:
         """Compute the logits over the temperature, [C, V], in the first buffer."""
         logits_CV = self._logits[: rows.stop - rows.start]
         for index, (hidden_NH, weight_VH, share) in enumerate(self._parts):
-            inputs, alpha = (hidden_NH[rows], weight_VH.T), share / self._request.temperature
+            scale = share / self._request.temperature
             if self._narrow is None:
-                torch.addmm(logits_CV, *inputs, beta=min(index, 1), alpha=alpha, out=logits_CV)
+                torch.addmm(logits_CV, hidden_NH[rows], weight_VH.T, beta=min(index, 1), alpha=scale, out=logits_CV)
                 continue
-            narrow_CV = self._narrow[: len(logits_CV)]
-            torch.addmm(narrow_CV, *inputs, beta=0, alpha=alpha, out=narrow_CV)
-            logits_CV.copy_(narrow_CV) if index == 0 else logits_CV.add_(narrow_CV)
+            part_CV = logits_CV if index == 0 else self._scratch[: len(logits_CV)]
+            wide_product(hidden_NH[rows], weight_VH, part_CV, self._narrow[: len(logits_CV)]).mul_(scale)
+            if index:
+                logits_CV.add_(part_CV)
         return logits_CV
 
     def _loss(self, loss: TokenLoss, scores: BinScores | VocabularyScores, rows: slice) -> Tensor:

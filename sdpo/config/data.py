@@ -13,7 +13,8 @@ class ModelConfig(Section):
     path: Annotated[str, IsPath()] = "examples/tinycoder/model"
     """A Hugging Face causal LM folder."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Compute type of engine, teacher and learner. Master weights, optimizer and EMA are always float32."""
+    """Compute type of engine, teacher and learner. Master weights, optimizer, EMA and the logits of teacher and learner
+    are always float32."""
     max_model_len_tokens: int = Field(default=1024, gt=0)
     """Window of the model: prompt, hindsight and response must fit in it."""
     enable_thinking: bool = False
