@@ -6,24 +6,23 @@ stops the run, with the environment, the task and the exception.
 
 import json
 import math
-import sysconfig
-import traceback
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from env_workers.environment import BUILT_IN, Observation, SandboxViolation
 from sdpo.errors import EnvironmentFault, InfrastructureError, UserError
+from sdpo.own_code import describe
 from sdpo.show import show
 from sdpo.types import Message, Task, Verdict
 
 LONGEST_KIND_CHARS = 64
-_OTHER_FOLDERS = (str(Path(__file__).parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 @contextmanager
@@ -67,15 +66,6 @@ def with_success(verdict: Verdict, threshold: float) -> Verdict:
     return replace(verdict, success=verdict.reward is not None and verdict.reward >= threshold)
 
 
-def describe(error: BaseException) -> str:
-    """Return `ValueError: no such riddle (riddles.py, line 12, in judge)`: the innermost line in the user's files."""
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OTHER_FOLDERS)
-    ]
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
-    return f"{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}{where}"
-
-
 def _checked_verdict(task: Task, verdict: Verdict, activity: str) -> Verdict:
     broken = verdict.infrastructure_error
     if broken is not None:
@@ -90,8 +80,9 @@ def _checked_verdict(task: Task, verdict: Verdict, activity: str) -> Verdict:
     if verdict.success is not None and not isinstance(verdict.success, bool | np.bool_):
         raise _wrong(task, activity, "success", _shown(verdict.success), "true, false; or left out")
     kind = verdict.kind
-    if not isinstance(kind, str) or not kind.strip() or not kind.isprintable() or len(kind) > LONGEST_KIND_CHARS:
-        raise _wrong(task, activity, "kind", _shown(kind), f"a name of at most {LONGEST_KIND_CHARS} characters")
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind) or len(kind) > LONGEST_KIND_CHARS:
+        allowed = f"a name such as wrong_answer: letters, digits, _ . -, at most {LONGEST_KIND_CHARS} characters"
+        raise _wrong(task, activity, "kind", _shown(kind), allowed)
     if not isinstance(verdict.feedback, str):
         raise _wrong(task, activity, "feedback", _shown(verdict.feedback), 'a string, "" to say nothing')
     if not _is_json(verdict.details):

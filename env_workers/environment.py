@@ -4,16 +4,14 @@ Tasks name their environment: a built-in one ("code") or a user's "module:Class"
 with a `Context`. A broken sandbox is never a result: `Context.sandbox` raises InfrastructureError.
 """
 
-import difflib
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, ClassVar, Literal, Protocol
 
 from sdpo.config import EnvConfig
 from sdpo.errors import ConfigError, SdpoError, TaskFileError, UserError
+from sdpo.own_code import describe, load_own, nearest
 from sdpo.show import show
 from sdpo.thinking import split_thinking
 from sdpo.types import Message, Task, Verdict
@@ -185,8 +183,11 @@ class _SingleTurn:
 
 
 def check_task(task: Task) -> None:
-    """Raise ConfigError for an environment that does not exist, UserError for a payload that it cannot use."""
-    environment = environment_class(task.environment)
+    """Raise TaskFileError for an environment that does not exist, UserError for a payload that it cannot use."""
+    try:
+        environment = environment_class(task.environment)
+    except ConfigError as error:
+        raise TaskFileError(f"task {show(task.id)}: {error}") from None
     try:
         environment.check(task)
     except UserError:
@@ -194,8 +195,8 @@ def check_task(task: Task) -> None:
     except Exception as error:
         if task.environment in BUILT_IN:
             raise
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise TaskFileError(f"environment {task.environment}, task {show(task.id)}: check raised {cause}") from error
+        place = f"environment {task.environment}, task {show(task.id)}"
+        raise TaskFileError(f"{place}: check raised {describe(error)}") from error
 
 
 def load_environment(name: str, context: Context) -> Environment:
@@ -206,23 +207,11 @@ def load_environment(name: str, context: Context) -> Environment:
 
 def environment_class(name: str) -> Any:
     """Return the class called `name`. Raises ConfigError where there is none, or where it is no environment."""
-    module_name, colon, class_name = BUILT_IN.get(name, name).partition(":")
-    if not colon or not module_name or not class_name:
-        allowed = ", ".join(BUILT_IN)
-        raise ConfigError(f"environment {name!r} does not exist; allowed: {allowed}, or module:Class of your own")
-    try:
-        module = import_module(module_name)
-    except SyntaxError as error:
-        raise ConfigError(f"environment {name!r}: {error.filename}, line {error.lineno}: {error.msg}") from None
-    except Exception as error:
-        hint = "" if module_name in sys.modules else "; is its file in env.code?"
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"environment {name!r} cannot be imported: {cause}{hint}") from None
-    environment = getattr(module, class_name, None)
-    if environment is None:
-        near = difflib.get_close_matches(class_name, vars(module), n=1)
-        hint = f"; nearest: {near[0]}" if near else ""
-        raise ConfigError(f"environment {name!r} cannot be imported: {module_name} has no {class_name}{hint}")
+    path = BUILT_IN.get(name, name)
+    if not all(path.partition(":")):
+        allowed = f"{', '.join(BUILT_IN)}, or module:Class of your own"
+        raise ConfigError(f"environment {name!r} does not exist{nearest(name, BUILT_IN)}; allowed: {allowed}")
+    environment = load_own(f"environment {name!r}", path, "env.code")
     mistake = _mistake_in(environment)
     if mistake:
         raise ConfigError(f"environment {name!r} is no environment: {mistake}")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sdpo.errors import TaskFileError
+from sdpo.own_code import nearest
 from sdpo.show import show
 from sdpo.types import Task
 
@@ -20,8 +21,8 @@ def only_keys(task: Task, mapping: Any, allowed: Collection[str], key: str = "")
     unknown = sorted(set(mapping) - set(allowed), key=str)
     if unknown:
         where = f"payload.{key}" if key else "payload"
-        names = ", ".join(sorted(allowed))
-        raise TaskFileError(f"task {task.id}: {where} has the unknown key {show(unknown[0])}; allowed: {names}")
+        hint = f"{nearest(str(unknown[0]), allowed)}; allowed: {', '.join(sorted(allowed))}"
+        raise TaskFileError(f"task {task.id}: {where} has the unknown key {show(unknown[0])}{hint}")
     return mapping
 
 

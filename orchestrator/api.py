@@ -13,17 +13,27 @@ from orchestrator.run_dir.run_view import RunView
 from sdpo.config import RunConfig
 from sdpo.config.load import make_run_config, read_run_file
 from sdpo.errors import ConfigError
+from sdpo.show import show
 from sdpo.storage_cache import fetched
 from sdpo.types import Task, Verdict
 
-__all__ = ["RunConfig", "RunResult", "configure", "judge", "judge_many", "open_run", "train"]
+__all__ = ["RunConfig", "RunResult", "compare", "configure", "judge", "judge_many", "open_run", "train"]
 
 _LOOK_EVERY_S = 0.2
+_COMPARED = ("pass@1", "reward")
 _ONE_RUN = threading.Lock()
 
 
 class RunResult(RunView):
     """The result of a run: `RunView`'s metrics, alarms, series and samples, and the measurements before and after."""
+
+    def __repr__(self) -> str:
+        """Return the run's name, its newest step, held-out pass@1 before and after, and whether it is complete."""
+        step = self.metrics[-1]["step"] if self.metrics else 0
+        ends = [found.get("pass@1") for found in (self.before, self.after)]
+        heldout = "" if None in ends else f", held-out pass@1 {ends[0]:.3f} -> {ends[1]:.3f}"
+        state = "complete" if self.model_location else "not complete"
+        return f"<RunResult {self.location}: step {step} of {self.config.steps}{heldout}, {state}>"
 
     @property
     def before(self) -> dict[str, float]:
@@ -67,8 +77,11 @@ def configure(
     wanted = {name: _plain(value) for name, value in {**(changes or {}), **named}.items()}
     if isinstance(source, RunConfig):
         source = source.model_dump(mode="json")
-    elif not isinstance(source, Mapping):
+    elif isinstance(source, str | PathLike):
         source = read_run_file(Path(source).expanduser()) if source else {}
+    elif not isinstance(source, Mapping):
+        allowed = "the path of a run file, a mapping, or a RunConfig"
+        raise ConfigError(f"source={show(source)} ({type(source).__name__}): allowed: {allowed}")
     return make_run_config({name: _plain(value) for name, value in source.items()}, wanted)
 
 
@@ -82,6 +95,7 @@ def train(config: RunConfig) -> RunResult:
     """
     from orchestrator.train import run
 
+    _require_config(config)
     if not _ONE_RUN.acquire(blocking=False):
         raise ConfigError("this process is running another run; allowed: one after another, or a process for each")
     try:
@@ -105,6 +119,7 @@ def judge_many(config: RunConfig, answers: Iterable[tuple[str | Task, str | Sequ
     """
     from orchestrator.commands.preview.many import judge_pairs
 
+    _require_config(config)
     return judge_pairs(config, answers)
 
 
@@ -114,6 +129,38 @@ def open_run(path: str | PathLike[str]) -> RunResult:
     Raises `ConfigError` if there is no run directory.
     """
     return RunResult(fspath(path))
+
+
+def compare(results: Iterable[RunView]) -> list[dict[str, Any]]:
+    """Return a row for each run: name, step, alarms, held-out `pass@1` and `reward` before and after, seed, and every
+    setting in which the runs differ, by its dotted key. `pandas.DataFrame(compare(results))` is a table.
+
+    None stands for what a run does not have.
+    """
+    from orchestrator.commands.report.data import differing_settings
+
+    views = [RunResult(view.location) for view in results]
+    differing = differing_settings(views)
+    return [
+        {
+            "name": view.name,
+            "step": view.metrics[-1]["step"] if view.metrics else 0,
+            "alarms": len(view.alarms),
+            **{f"{name} {when}": found.get(name) for name in _COMPARED for when, found in _ends(view)},
+            "seed": view.config.seed,
+            **{key: values[index] for key, values in differing.items()},
+        }
+        for index, view in enumerate(views)
+    ]
+
+
+def _ends(view: RunResult) -> tuple[tuple[str, dict[str, float]], ...]:
+    return ("before", view.before), ("after", view.after)
+
+
+def _require_config(config: Any) -> None:
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"config={show(config)} ({type(config).__name__}): allowed: a RunConfig, made by configure()")
 
 
 def _beside_the_loop(config: RunConfig) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+from sdpo.errors import UserError
 from sdpo.log_line import log_context
 from sdpo.show import show_error
 
@@ -30,7 +31,7 @@ class Activity:
         """Count `amount` units of `what` within the block; lines that are logged inside carry `step` and `task`.
 
         The end is logged with its seconds and the texts that were added to the yielded list. An error is logged as a
-        warning and raised again.
+        warning and raised again; a `UserError`, which ends the command and is printed there, is no warning.
         """
         began, results = time.monotonic(), list[str]()
         with self._lock:
@@ -40,7 +41,8 @@ class Activity:
             try:
                 yield results
             except Exception as error:
-                self._log.warning("%s failed after %.3f s: %s", shown, time.monotonic() - began, show_error(error))
+                level = logging.INFO if isinstance(error, UserError) else logging.WARNING
+                self._log.log(level, "%s failed after %.3f s: %s", shown, time.monotonic() - began, show_error(error))
                 raise
             else:
                 self._log.info(" ".join([f"{shown} took {time.monotonic() - began:.3f} s", *results]))

@@ -11,6 +11,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+from sdpo.encoding import decode, other_form
 from sdpo.errors import TaskFileError
 from sdpo.plain_values import plain_record
 
@@ -50,9 +51,11 @@ class NotJsonError(ValueError):
 def read_json(text: str | bytes) -> Any:
     """Parse JSON that others wrote: the one reader of foreign text. Raises only `NotJsonError`."""
     try:
+        text = decode(text) if isinstance(text, bytes) else text
+    except ValueError as error:
+        raise NotJsonError(str(error)) from None
+    try:
         return json.loads(text)
-    except UnicodeDecodeError:
-        raise NotJsonError("not UTF-8 text") from None
     except json.JSONDecodeError as error:
         raise NotJsonError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
@@ -89,6 +92,8 @@ def _from_json(path: str) -> Iterator[tuple[str, Any]]:
 def _from_lines(path: str, lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
     """Parse JSON lines, which end in line feeds only: JSON strings may hold other line separators."""
     for number, line in enumerate(lines, start=1):
+        if number == 1 and (form := other_form(line)):
+            raise TaskFileError(f"{path}: {form} text; allowed: UTF-8")
         if line.strip():
             where = f"{path}, line {number}"
             yield where, parse_json(where, line.removesuffix(b"\n"))

@@ -6,10 +6,10 @@ the same ones each time. Ids are unique. What it cannot use raises TaskFileError
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from typing import Any, Literal
 
 from sdpo.errors import ConfigError, TaskFileError, UserError
+from sdpo.own_code import describe, load_own, nearest
 from sdpo.taskfile import check_task_set
 from sdpo.types import Task
 
@@ -44,24 +44,18 @@ def load_tasks_with(name: str, path: str, purpose: Purpose, options: Mapping[str
     except UserError:
         raise
     except Exception as error:
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TaskFileError(f"{path}: tasks.adapter={name} failed: {cause[:300]}") from error
+        raise TaskFileError(f"{path}: tasks.adapter={name} failed: {describe(error)}") from error
     check_task_set(path, tasks)
     return tasks
 
 
 def load_adapter(name: str) -> Adapter:
     """Return a built-in adapter, or module:function. Raises ConfigError for one that does not exist."""
-    module_name, colon, function = BUILT_IN.get(name, name).partition(":")
-    if not (module_name and colon and function):
-        allowed = ", ".join(BUILT_IN)
-        raise ConfigError(f"tasks.adapter={name}: allowed: {allowed}, or module:function of your own")
-    try:
-        adapter: Adapter = getattr(import_module(module_name), function)
-    except SyntaxError as error:
-        raise ConfigError(f"tasks.adapter={name}: {error.filename}, line {error.lineno}: {error.msg}") from None
-    except Exception as error:
-        raise ConfigError(f"tasks.adapter={name}: cannot be imported: {type(error).__name__}: {error}") from None
+    path = BUILT_IN.get(name, name)
+    if not all(path.partition(":")):
+        allowed = f"{', '.join(BUILT_IN)}, or module:function of your own"
+        raise ConfigError(f"tasks.adapter={name} does not exist{nearest(name, BUILT_IN)}; allowed: {allowed}")
+    adapter: Adapter = load_own(f"tasks.adapter={name}", path, "env.code")
     if not callable(adapter):
         raise ConfigError(f"tasks.adapter={name}: is no function; allowed: one that takes (path, purpose, options)")
     return adapter

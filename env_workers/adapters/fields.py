@@ -3,13 +3,13 @@
 `where` names a record, for example "train.jsonl, line 3", as `read_records` gives it.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from env_workers.adapters.records import READ_OPTIONS
 from env_workers.payloads import is_texts
 from sdpo.errors import TaskFileError
+from sdpo.own_code import nearest
 from sdpo.show import show
 
 
@@ -22,11 +22,8 @@ class Options:
         allowed = (*own, *READ_OPTIONS)
         for key in options:
             if key not in allowed:
-                near = difflib.get_close_matches(str(key), allowed, n=1)
-                hint = f"nearest: {near[0]}; " if near else ""
-                raise TaskFileError(
-                    f"tasks.options.{key}: adapter {adapter} has no such option; {hint}allowed: {', '.join(allowed)}"
-                )
+                hint = f"{nearest(str(key), allowed)}; allowed: {', '.join(allowed)}"
+                raise TaskFileError(f"tasks.options.{key}: adapter {adapter} has no such option{hint}")
 
     def text(self, key: str, default: str | None = None) -> str:
         """Return a string that is not blank. Without a default the option must be given."""

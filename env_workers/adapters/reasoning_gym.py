@@ -64,7 +64,7 @@ def _tasks(path: str, name: str, settings: Mapping[str, Any], verifier: Verifier
         except (Overrun, Raised) as error:
             raise TaskFileError(f"{path}: data set {name}: puzzle {index} cannot be made: {error}") from None
         if "error" in result:
-            raise TaskFileError(f"{path}: data set {name}: {result['error']:.200}; allowed: those of reasoning-gym")
+            raise TaskFileError(f"{path}: data set {name}: {result['error']:.300}")
         question = result["question"]
         yield Task(
             id=f"{name}-{settings['seed']}-{index}",

@@ -4,6 +4,8 @@ A puzzle is named by data set, seed, size, config and index, and made anew where
 often no JSON. Scorers that evaluate the answer as Python are not asked (see `env_workers.reasoning.REFUSED`).
 """
 
+import dataclasses
+import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -30,11 +32,14 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     name = request["dataset"]
     if name not in DATASETS:
-        return {"error": f"there is no data set {name}"}
+        close = difflib.get_close_matches(name, DATASETS, n=1)
+        return {"error": f"there is no data set {name}" + (f"; nearest: {close[0]}" if close else "")}
     with GUARD.opened():
         try:
             dataset = _dataset(name, request["seed"], request["size"], json.dumps(request["config"]))
             entry = dataset[request["index"]]
+        except TypeError as error:  # a setting that the data set does not have, named by the constructor
+            return {"error": _unknown_setting(name, request["config"]) or f"{type(error).__name__}: {error}"}
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
     result = {"question": str(entry["question"])}
@@ -44,6 +49,17 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     score = float(dataset.score_answer(given, entry))
     facts = [fact for fact in _facts(entry["metadata"].get("difficulty")) if not _reveals(fact, key)]
     return {**result, "score": min(max(score, 0.0), 1.0), "form": _form(given, key), "facts": facts}
+
+
+def _unknown_setting(name: str, config: Mapping[str, Any]) -> str:
+    """Return a line about the first key of `config` that the data set's own config lacks; "" if it has all."""
+    known = [field.name for field in dataclasses.fields(DATASETS[name][1]) if field.name not in ("seed", "size")]
+    for key in config:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; nearest: {close[0]}" if close else ""
+            return f"tasks.options.config.{key}: unknown{hint}; allowed: {', '.join(known)}"
+    return ""
 
 
 @lru_cache(maxsize=16)

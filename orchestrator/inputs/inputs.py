@@ -1,5 +1,6 @@
 """Load and check a run's input before anything starts: tasks, tokenizer, and whether every prompt fits."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from env_workers.environment import check_task
 from env_workers.verifier.host import close_shared_verifiers
 from orchestrator.inputs.conversations import check_conversations
 from orchestrator.inputs.limits import check_limits_of_task, warn_of_time
+from orchestrator.inputs.location import at_its_line
 from orchestrator.inputs.overlap import find_overlap, warn_of_overlap
 from orchestrator.inputs.prompts import of_task, task_prompt
 from orchestrator.inputs.task_source import TaskOrder, TaskSource
@@ -156,13 +158,17 @@ def accepted_tasks(config: RunConfig, purpose: Purpose, path: str) -> list[Task]
         refused = [error for task in tasks if (error := _refusal(task, config)) is not None]
     finally:
         close_shared_verifiers()
-    if len(refused) == 1:
-        raise refused[0][1]
     if refused:
-        names = show_names([name for name, _ in refused], MAX_NAMED)
-        raise TaskFileError(f"{path}: {len(refused)} of {len(tasks)} tasks cannot be used ({names}); {refused[0][1]}")
+        with at_its_line(path, refused[0][0]):
+            raise _summary([name for name, _ in refused], len(tasks), refused[0][1])
     check_tools_load(config.env, path, tasks)
     return tasks
+
+
+def _summary(refused: list[str], num_tasks: int, first: TaskFileError) -> TaskFileError:
+    if len(refused) == 1:
+        return first
+    return TaskFileError(f"{first} (and {len(refused) - 1} more of {num_tasks}: {show_names(refused[1:], MAX_NAMED)})")
 
 
 def _refusal(task: Task, config: RunConfig) -> tuple[str, TaskFileError] | None:
@@ -197,6 +203,8 @@ def load_tokenizer(path: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"model.path={path}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
+    # prompts are measured against the run's window, which is often below the tokenizer's own limit and never above it
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     if not tokenizer.chat_template:
         raise ModelError(f"model.path={path}: its tokenizer has no chat template; prompts cannot be made without one")
     return tokenizer
@@ -208,20 +216,28 @@ def check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout:
     allowed, where = window, f"{window}, model.max_model_len_tokens - rollout.sampling.max_response_tokens"
     if limit is not None and limit < window:
         allowed, where = limit, f"tasks.max_prompt_tokens={limit}"
-    for task in [*train, *heldout]:
-        length = len(task_prompt(config, tokenizer, task))
-        if length > allowed:
-            raise PromptTooLong(f"task {task.id}: its prompt has {length} tokens; allowed: at most {where}")
+    for path, task in _with_paths(config, train, heldout):
+        with at_its_line(path, task.id):
+            length = len(task_prompt(config, tokenizer, task))
+            if length > allowed:
+                raise PromptTooLong(f"task {task.id}: its prompt has {length} tokens; allowed: at most {where}")
     allowed = config.hindsight.max_prompt_tokens
     in_hindsight = train if config.uses_teacher else []
-    for task in [*in_hindsight, *(heldout if config.evaluation.measure_repair else [])]:
-        with of_task(task):
+    for path, task in _with_paths(config, in_hindsight, heldout if config.evaluation.measure_repair else []):
+        with at_its_line(path, task.id), of_task(task):
             length = frame_length(task, tokenizer, config.hindsight, enable_thinking=config.model.enable_thinking)
-        if length > allowed:
-            raise PromptTooLong(
-                f"task {task.id}: the question and the hindsight template take {length} tokens; "
-                f"allowed: at most hindsight.max_prompt_tokens={allowed}"
-            )
+            if length > allowed:
+                raise PromptTooLong(
+                    f"task {task.id}: the question and the hindsight template take {length} tokens; "
+                    f"allowed: at most hindsight.max_prompt_tokens={allowed}"
+                )
+
+
+def _with_paths(config: RunConfig, train: list[Task], heldout: list[Task]) -> Iterator[tuple[str | None, Task]]:
+    """Yield every task with the path of its set, None for recorded tasks."""
+    recorded = config.rollout.recorded is not None
+    for path, tasks in ((config.tasks.train, train), (config.tasks.heldout, heldout)):
+        yield from ((None if recorded else path, task) for task in tasks)
 
 
 def _check_support(config: RunConfig, model: dict[str, Any]) -> None:

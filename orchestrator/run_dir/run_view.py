@@ -13,6 +13,7 @@ from orchestrator.run_dir.sample_form import FORM
 from sdpo.config import RunConfig
 from sdpo.config.load import load_run_config
 from sdpo.errors import ConfigError
+from sdpo.own_code import nearest
 from sdpo.paths import expanded
 from sdpo.run_layout import (
     ALARMS,
@@ -96,7 +97,16 @@ class RunView:
         return content
 
     def series(self, metric: str) -> list[tuple[int, float]]:
-        """Return (step, value) of the steps that have a finite value of the metric."""
+        """Return (step, value) of the steps that have a finite value of the metric.
+
+        Raises `ConfigError` for a metric that no recorded step has, with the nearest name.
+        """
+        names = {name for record in self.metrics for name in record}
+        if names and metric not in names:
+            hint = nearest(metric, sorted(names))
+            raise ConfigError(
+                f"metric {show(metric)}: no step of {self.location} has it{hint}; allowed: a key of metrics"
+            )
         return [(r["step"], float(r[metric])) for r in self.metrics if r.get(metric) is not None]
 
     @cached_property

@@ -1,6 +1,7 @@
 """From pydantic's validation errors to one line each: the key, its value, what is allowed, the nearest known key."""
 
 import difflib
+import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sdpo.config.keys import allowed_kinds, allowed_values, member_of_kind, sections_of, walk_keys
+from sdpo.config.plain_yaml import parse_yaml
 from sdpo.section import PATH_ERROR, Section
 from sdpo.show import show
 
@@ -47,7 +49,7 @@ def _line(details: ErrorDetails, root: type[Section]) -> str:
     if details["type"] == "value_error":
         return str(details["ctx"]["error"])
     name, section, field = _locate(details["loc"], root)
-    value = details["input"]
+    value = _quoted(details["input"])
     if details["type"] == "extra_forbidden":
         return _unknown_key(name, value, section, root)
     if field is None:
@@ -58,10 +60,23 @@ def _line(details: ErrorDetails, root: type[Section]) -> str:
     if details["type"] == PATH_ERROR:
         return f"{name}={show(value)}: {details['ctx']['reason']}"
     if details["type"] == "string_type" and isinstance(value, int | float):
-        return f"{name}={show(value)}: {_NUMBER_FOR_TEXT}; allowed: {allowed_values(field)}"
+        allowed = "a string" if isinstance(details["loc"][-1], int) else allowed_values(field)
+        return f"{name}={show(value)}: {_NUMBER_FOR_TEXT}; allowed: {allowed}"
     if details["type"] == "missing":
         return f"{name}: missing; allowed: {allowed_values(field)}"
     return f"{name}={show(value)}: allowed: {allowed_values(field)}"
+
+
+def _quoted(value: Any) -> Any:
+    """Return a text that reads like another type ("8", "true") in quotes; any other value as it is."""
+    return json.dumps(value) if isinstance(value, str) and not isinstance(_read(value), str) else value
+
+
+def _read(text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except ValueError:
+        return text
 
 
 def _unknown_key(name: str, value: Any, section: type[Section], root: type[Section]) -> str:

@@ -10,6 +10,8 @@ from pydantic.fields import FieldInfo
 from sdpo.section import OneOf, Section
 
 _SCALAR_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+_PLURALS = {int: "integers", float: "numbers", str: "strings"}
+_EXAMPLES = {int: "[1, 2]", float: "[0.5, 1.0]", str: "[one, two]"}
 _BOUND_WORDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
@@ -82,6 +84,9 @@ def allowed_values(field: FieldInfo) -> str:
         return ", ".join(str(value) for value in get_args(annotation)) + or_none
     if get_origin(annotation) is dict:
         return "a mapping" + or_none
+    if get_origin(annotation) in (tuple, list):
+        items = get_args(annotation)[0]
+        return f"a list of {_PLURALS.get(items, 'values')}, for example {_EXAMPLES.get(items, '[…]')}{or_none}"
     words = _SCALAR_WORDS.get(annotation, str(annotation)) if isinstance(annotation, type) else str(annotation)
     return words + _bounds(field) + or_none
 

@@ -12,6 +12,7 @@ from sdpo.config.explain import explain
 from sdpo.config.keys import default_kind, member_of_kind, sections_of, text_key
 from sdpo.config.plain_yaml import NONE_WORDS, dump_yaml, parse_yaml
 from sdpo.config.run import RunConfig
+from sdpo.encoding import decode
 from sdpo.errors import ConfigError
 from sdpo.secrets import secrets_in
 from sdpo.section import Section
@@ -63,14 +64,13 @@ def dump_run_config(config: RunConfig) -> str:
 def read_run_file(path: Path) -> dict[str, Any]:
     """Return the file's mapping as it stands there, not validated; {} if it holds nothing. Raises `ConfigError`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such run file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        data = parse_yaml(text)
+        data = parse_yaml(decode(content))
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     data = {} if data is None else data
@@ -91,7 +91,7 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
     name, equals, raw = text.partition("=")
     name = name.strip()
     if not equals or not all(name.split(".")):
-        raise ConfigError(f"{text!r}: allowed: overrides of the form key=value, for example batch.tasks=8")
+        raise ConfigError(f"{text!r}: allowed: a dotted key, an equals sign and a value, for example batch.tasks=8")
     kind = text_key(name, RunConfig)
     try:
         value = parse_yaml(raw) if kind is None else _as_text(raw.strip(), or_none=kind != "text")

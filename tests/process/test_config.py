@@ -203,7 +203,7 @@ def test_a_union_without_kind_is_the_default_kind(run_file: Path) -> None:
         ("steps=true", "steps=true: allowed: an integer at least 0"),
         ("steps=ten", "steps=ten: allowed: an integer at least 0"),
         ("steps=", "steps=none: allowed: an integer at least 0"),
-        ("env.code=[3]", "env.code.0=3: numbers, true and false are text in quotes only; allowed: tuple[str, ...]"),
+        ("env.code=[3]", "env.code.0=3: numbers, true and false are text in quotes only; allowed: a string"),
         ("rollout.sampling.temperature=0.009", "rollout.sampling.temperature=0.009: allowed: a number at least 0.01"),
         ("evaluation.temperature=0.009", "evaluation.temperature=0.009: allowed: 0, or at least 0.01"),
         ('name=""', 'name="": allowed: a string that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$'),
@@ -217,9 +217,12 @@ def test_a_union_without_kind_is_the_default_kind(run_file: Path) -> None:
             "objective.top_k.x=1",
             "objective.top_k.x=1: objective.top_k=4 is not a mapping of keys",
         ),
-        ("steps", "'steps': allowed: overrides of the form key=value, for example batch.tasks=8"),
-        ("batch..tasks=1", "'batch..tasks=1': allowed: overrides of the form key=value, for example batch.tasks=8"),
-        ("=1", "'=1': allowed: overrides of the form key=value, for example batch.tasks=8"),
+        ("steps", "'steps': allowed: a dotted key, an equals sign and a value, for example batch.tasks=8"),
+        (
+            "batch..tasks=1",
+            "'batch..tasks=1': allowed: a dotted key, an equals sign and a value, for example batch.tasks=8",
+        ),
+        ("=1", "'=1': allowed: a dotted key, an equals sign and a value, for example batch.tasks=8"),
         (
             "learner.optimizer.eps=1e999",
             "override 'learner.optimizer.eps=1e999': allowed: mappings, lists, strings, finite numbers, "
@@ -370,7 +373,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert error_of(tmp_path / "none.yaml") == f"{tmp_path}/none.yaml: no such run file"
     assert error_of(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
-    assert error_of(tmp_path / "latin.yaml") == f"{tmp_path}/latin.yaml: cannot be read: not UTF-8 text"
+    assert (
+        error_of(tmp_path / "latin.yaml")
+        == f"{tmp_path}/latin.yaml: not UTF-8 text: 0xe9 at byte 10 (Latin-1?); allowed: UTF-8"
+    )
 
 
 @pytest.mark.parametrize(

@@ -158,13 +158,18 @@ def test_what_is_no_environment_is_one_line(riddles: Path, unpacked: Any) -> Non
         ("Baseless", r"is no environment: it does not subclass SingleTurnEnvironment"),
         ("not_a_class", r"is no environment: it is int, not a class"),
     ]:
-        with pytest.raises(ConfigError, match=line):
+        with pytest.raises(TaskFileError, match=f"task t1: .*{line}"):
             check_task(task(f"riddles_of_mine:{name}"))
-    with pytest.raises(ConfigError, match=r"cannot be imported: ModuleNotFoundError: .*is its file in env\.code\?"):
+    with pytest.raises(TaskFileError, match=r"cannot be imported: ModuleNotFoundError: .*; is its file in env\.code\?"):
         check_task(task("ridles_of_mine:Riddle"))
+    with pytest.raises(TaskFileError, match=r"environment 'code_rety' does not exist; nearest: code_retry; allowed: "):
+        check_task(task("code_rety"))
     with pytest.raises(TaskFileError, match="a riddle needs an answer"):
         check_task(task(bad=True))
-    with pytest.raises(TaskFileError, match=r"riddles_of_mine:Riddle, task t1: check raised KeyError: 'answer'"):
+    with pytest.raises(
+        TaskFileError,
+        match=r"task t1: check raised KeyError: 'answer' \(riddles_of_mine\.py, line \d+, in check\)",
+    ):
         check_task(task())
 
 

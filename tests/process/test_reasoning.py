@@ -14,7 +14,15 @@ from sdpo.errors import InfrastructureError, TaskFileError
 from sdpo.types import Task, Verdict
 
 FACTORY = """
+from dataclasses import dataclass
 from random import Random
+
+
+@dataclass
+class SumsConfig:
+    seed: int = 0
+    size: int = 500
+    most: int = 9
 
 
 class Sums:
@@ -37,7 +45,7 @@ class Sums:
         return 1.0 if int(answer) == a + b else 0.2
 
 
-DATASETS = {"sums": (Sums, None), "n_queens": (Sums, None)}
+DATASETS = {"sums": (Sums, SumsConfig), "n_queens": (Sums, SumsConfig)}
 """
 
 
@@ -108,7 +116,8 @@ def test_held_out_puzzles_are_others() -> None:
     ("path", "options", "line"),
     [
         ("n_queens", {}, "its scorer runs the answer as Python"),
-        ("summs", {}, "there is no data set summs"),
+        ("summs", {}, "there is no data set summs; nearest: sums"),
+        ("sums", {"config": {"mots": 5}}, r"tasks.options.config.mots: unknown; nearest: most; allowed: most"),
         ("sums", {"config": {"most": 0}}, "AssertionError: most must be positive"),
         ("sums", {"split": "train"}, "tasks.options.split: for records only"),
     ],

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import orchestrator.train
-from orchestrator.api import configure, open_run, train
+from orchestrator.api import compare, configure, judge_many, open_run, train
 from orchestrator.control.stop_signals import Stop, StopHandle, signals_to, stoppable
 from sdpo.config import GrpoObjective, RunConfig
 from sdpo.errors import ConfigError, RunInterrupted
+from tests.fixtures.report import heldout, step_record, write_report_run
 
 ROOT = Path(__file__).parents[2]
 RUN_FILE = ROOT / "examples/tinycoder.yaml"
@@ -37,7 +38,8 @@ def test_a_config_is_a_run_file_with_changes() -> None:
     ("changes", "line"),
     [
         ({"batch.task": 3}, "batch.task"),
-        ({"steps": "3"}, "steps=3"),
+        ({"steps": "3"}, 'steps="3": allowed: an integer'),
+        ({"env.code": "mine.py"}, r"env.code=mine.py: allowed: a list of strings, for example \[one, two\]"),
         ({"steps": object()}, "steps: allowed: mappings, lists"),
         ({"a..b": 1}, "'a..b': allowed: dotted keys"),
         ({"learner.optimizer.learning_rate": float("nan")}, "finite numbers"),
@@ -46,6 +48,39 @@ def test_a_config_is_a_run_file_with_changes() -> None:
 def test_bad_configs_are_config_errors(changes: dict[str, object], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         configure(RUN_FILE, changes)
+
+
+@pytest.mark.parametrize("source", [5, None, ["a"], True])
+def test_what_is_no_config_is_named(source: object) -> None:
+    with pytest.raises(ConfigError, match=r"^source=.* \((int|NoneType|list|bool)\): allowed: the path of a run file"):
+        configure(source)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^config=.*: allowed: a RunConfig, made by configure"):
+        train(source)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^config=.*: allowed: a RunConfig, made by configure"):
+        judge_many(source, [])  # type: ignore[arg-type]
+
+
+def test_results_are_shown_and_compared(tmp_path: Path) -> None:
+    records = [step_record(0) | heldout(0.25), step_record(1) | heldout(0.5)]
+    folders = [
+        write_report_run(tmp_path / f"run-{rate}", records, [f"learner.optimizer.learning_rate={rate}", f"seed={seed}"])
+        for seed, rate in enumerate((0.001, 0.002))
+    ]
+    results = [open_run(folder) for folder in folders]
+    assert repr(results[0]).startswith(f"<RunResult {folders[0]}: step 1 of ")
+    assert "held-out pass@1 0.250 -> 0.500, not complete>" in repr(results[0])
+    first, second = compare(results)
+    assert (first["pass@1 before"], first["pass@1 after"], first["step"], first["reward after"]) == (0.25, 0.5, 1, None)
+    assert [row["learner.optimizer.learning_rate"] for row in (first, second)] == [0.001, 0.002]
+    assert [row["seed"] for row in (first, second)] == [0, 1]
+    assert "steps" not in first, "only settings that differ"
+
+
+def test_a_metric_that_was_never_recorded_is_named(tmp_path: Path) -> None:
+    result = open_run(write_report_run(tmp_path / "run", [step_record(1) | heldout(0.5)]))
+    assert result.series("heldout/pass@1") == [(1, 0.5)]
+    with pytest.raises(ConfigError, match=r"^metric heldout/pas@1: no step of .* has it; nearest: heldout/pass@1; "):
+        result.series("heldout/pas@1")
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

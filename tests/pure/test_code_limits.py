@@ -120,7 +120,7 @@ def test_executions_are_cut_by_inputs_and_by_answers() -> None:
 def test_limits_that_no_program_can_keep_are_refused(
     tmp_path: Path, test: dict[str, Any], payload: dict[str, Any], env: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(TaskFileError, match=f"^task t: .*{reason}"):
+    with pytest.raises(TaskFileError, match=rf"tasks\.jsonl, line 1: task t: .*{reason}"):
         accepted(tmp_path, [task(test, **payload)], **env)
 
 
@@ -130,7 +130,7 @@ def test_refused_tasks_are_counted_and_named(tmp_path: Path) -> None:
     assert [t.id for t in accepted(tmp_path, [good])] == ["good"]
     with pytest.raises(
         TaskFileError,
-        match=r"jsonl: 7 of 8 tasks cannot be used \(bad-0, bad-1, bad-2, bad-3, bad-4 and 2 more\); task bad-0: ",
+        match=r"jsonl, line 2: task bad-0: one .* \(and 6 more of 8: bad-1, bad-2, bad-3, bad-4, bad-5 and 1 more\)$",
     ):
         accepted(tmp_path, [good, *bad])
 

@@ -49,7 +49,9 @@ def test_runs_that_differ_in_seed_name_and_directory_are_one_group_others_are_no
         f"coder-0 ({tmp_path}/a/coder-0)",
         f"coder-0 ({tmp_path}/b/coder-0)",
     ]
-    assert differing_settings(report.groups) == {"learner.optimizer.learning_rate": [7e-4, 1e-3]}
+    assert differing_settings(g.runs[0].view for g in report.groups) == {
+        "learner.optimizer.learning_rate": [7e-4, 1e-3]
+    }
     assert len({group.colour for group in report.groups}) == 2
 
 

@@ -125,7 +125,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(TaskFileError, match=r"cannot be read: Is a directory$"):
         load_tasks(tmp_path / "folder.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"id": "caf\xe9"}')
-    with pytest.raises(TaskFileError, match=r"latin\.jsonl, line 1: not UTF-8 text$"):
+    with pytest.raises(TaskFileError, match=r"latin\.jsonl, line 1: not UTF-8 text: 0xe9 at byte 12 .*allowed: UTF-8$"):
         load_tasks(tmp_path / "latin.jsonl")
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b"\n" * 9999)[:-9])
     with pytest.raises(TaskFileError, match=r"cut\.jsonl\.gz: cannot be read: Compressed file ended"):

@@ -71,12 +71,13 @@ def _read(options: Sequence[Sequence[str]]) -> list[list[str]]:
 def _text(name: str) -> str:
     from pathlib import Path
 
+    from sdpo.encoding import decode
     from sdpo.errors import ConfigError
 
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return content.decode("utf-8").removesuffix("\n")  # the one that editors add
+        return decode(content).removesuffix("\n")  # the one that editors add
     except OSError as error:
         raise ConfigError(f"--answer {name}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"--answer {name}: not UTF-8 text") from None
+    except ValueError as error:
+        raise ConfigError(f"--answer {name}: {error}") from None

@@ -121,9 +121,12 @@ def mean_over_runs(lines: Sequence[Points]) -> list[tuple[float, float, float, f
     return [(step, *mean_interval([table[step] for table in tables])) for step in shared]
 
 
-def differing_settings(groups: Iterable[Group]) -> dict[str, list[Any]]:
-    """Return the settings that groups differ in, by dotted key: the value in every group, None where it is absent."""
-    tables = [dict(flat(_settings(group.runs[0].view))) for group in groups]
+def differing_settings(views: Iterable[RunView]) -> dict[str, list[Any]]:
+    """Return the settings that runs differ in, by dotted key: the value in every run, None where it is absent.
+
+    Names, directories and seeds are no settings.
+    """
+    tables = [dict(flat(_settings(view))) for view in views]
     keys = dict.fromkeys(key for table in tables for key in table)
     found = {key: [table.get(key) for table in tables] for key in keys}
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}

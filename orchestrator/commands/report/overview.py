@@ -12,7 +12,7 @@ from sdpo.show import show, show_duration
 
 def overview_section(report: Report) -> Section:
     """Return results by group, then facts by run, then the settings that differ between groups."""
-    differing = differing_settings(report.groups)
+    differing = differing_settings(group.runs[0].view for group in report.groups)
     rows = {key: [key, *("–" if v is None else show(v) for v in values)] for key, values in differing.items()}
     html = render(
         "overview.html",
