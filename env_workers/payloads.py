@@ -1,6 +1,6 @@
 """Readers of `Task.payload`. Each raises TaskFileError: one line with the task, the key, the value, what is allowed."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sdpo.errors import TaskFileError
@@ -52,6 +52,11 @@ def list_at(task: Task, mapping: Mapping[str, Any], name: str, of: str = "item",
 def flag_at(task: Task, mapping: Mapping[str, Any], name: str, key: str = "") -> bool:
     """Return the boolean under `name`; False where it is missing."""
     return bool(_read(task, mapping, name, key, "true or false", lambda v: type(v) is bool, default=False))
+
+
+def choice_at(task: Task, mapping: Mapping[str, Any], name: str, choices: Sequence[str], key: str = "") -> Any:
+    """Return the one of `choices` that stands under `name`; the first where it is missing."""
+    return _read(task, mapping, name, key, ", ".join(choices), lambda v: v in choices, default=choices[0])
 
 
 def number_at(task: Task, mapping: Mapping[str, Any], name: str, default: float, key: str = "") -> float:

@@ -24,6 +24,7 @@ BUILT_IN: Mapping[str, str] = {
     "sciknoweval": "env_workers.adapters.sciknoweval:sciknoweval",
     "toolalpaca": "env_workers.adapters.toolalpaca:toolalpaca",
     "function_calling": "env_workers.adapters.function_calling:function_calling",
+    "bfcl": "env_workers.adapters.bfcl:bfcl",
     "math": "env_workers.adapters.math:math",
     "reasoning_gym": "env_workers.adapters.reasoning_gym:reasoning_gym",
 }

@@ -26,13 +26,14 @@ def function_calling(path: str, purpose: Purpose, options: Mapping[str, Any]) ->
         calls = _list(where, record, "calls")
         yield Task(
             id=str(record.get("id") or numbered("function-calling", purpose, number)),
-            messages=_messages(where, record, tools_prompt(tools)),
+            messages=messages_with(where, record, tools_prompt(tools)),
             environment="tool_matching",
             payload={"tools": tools, "expected": calls, "ordered": record.get("ordered") or False},
         )
 
 
-def _messages(where: str, record: Mapping[str, Any], prompt: str) -> tuple[Message, ...]:
+def messages_with(where: str, record: Mapping[str, Any], prompt: str) -> tuple[Message, ...]:
+    """Return the messages of a record (`question` or `messages`) with `prompt` at the end of the system message."""
     if "messages" not in record:
         question = text_field(where, record, "question")
         return (Message(role="system", content=prompt), Message(role="user", content=question))

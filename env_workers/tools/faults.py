@@ -4,28 +4,27 @@ Names of tools and arguments come from the model's own calls or from the tools' 
 values are never shown, neither the expected ones nor how many calls there should be.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from env_workers.tools.forms import Comparison, Form, ListOf, ObjectOf, accepts, example, kind_of, kinds_of, literal
 from env_workers.tools.notations import Call
 from env_workers.tools.payload import Expected, Matching
 from env_workers.tools.schema import Fault, faults_of, path_name
 from env_workers.wording import quote
 
 MAX_LINES = 8
-RELATIVE_TOLERANCE = 1e-9
 
 
 def faults_in(calls: Sequence[Call], matching: Matching) -> list[Fault]:
     """Return what is wrong; empty when the calls are the expected ones. Texts are sentences."""
-    wrong, unanswered = leftovers(calls, matching.expected)
+    wrong, unanswered = leftovers(calls, matching.expected, matching.comparison)
     still_wanted = [matching.expected[i] for i in unanswered]
     faults = [c for i in wrong for c in _about_call(i, calls, wrong, matching, still_wanted)]
     if any(not wanted.optional for wanted in still_wanted):
         made = "No call was made" if not calls else f"{_count(len(calls))} made"
         faults.append(Fault(kind="too_few_calls", text=f"{made}, and something that is needed was not called."))
-    if not faults and matching.ordered and not in_order(calls, matching.expected):
+    if not faults and matching.ordered and not in_order(calls, matching.expected, matching.comparison):
         faults.append(Fault(kind="wrong_order", text="The calls are right, but not their order."))
     return faults
 
@@ -46,9 +45,9 @@ def _about_call(
     if not candidates:
         yield _not_wanted(title, index, calls, wrong, matching)
         return
-    wanted = max(candidates, key=lambda c: _num_same(call.arguments, c.arguments))
+    wanted = max(candidates, key=lambda c: _num_same(call.arguments, c.arguments, matching.comparison))
     still_wanted.remove(wanted)
-    for fault in _argument_faults(call.arguments, wanted, matching.schemas.get(call.name, {})):
+    for fault in _argument_faults(call, wanted, matching):
         yield Fault(kind=fault.kind, text=f"{title}: {fault.text}.")
 
 
@@ -64,31 +63,19 @@ def _not_wanted(title: str, index: int, calls: Sequence[Call], wrong: Sequence[i
     return Fault(kind="wrong_tool", text=f"{title}: this call is not needed here.")
 
 
-def _argument_faults(given: dict[str, Any], call: Expected, schema: Mapping[str, Any]) -> Iterator[Fault]:
-    documented, wanted = schema.get("properties", {}), call.arguments
-    for name in [name for name in wanted if name not in given and name not in call.optional_arguments]:
+def _argument_faults(call: Call, expected: Expected, matching: Matching) -> Iterator[Fault]:
+    documented = matching.schemas.get(call.name, {}).get("properties", {})
+    given, wanted, comparison = call.arguments, expected.arguments, matching.comparison
+    for name in [name for name in wanted if name not in given and name not in expected.optional_arguments]:
         text = f"{path_name([name])} is missing" if name in documented else "an argument is missing"
         yield Fault(kind="missing_argument", text=text)
     for name in given:
         if name not in wanted:
             text = "should not be given here" if name in documented else "does not exist"
             yield Fault(kind="extra_argument", text=f"{path_name([name])} {text}")
-        elif not _is_accepted(given[name], wanted[name]):
-            faults = _documented_faults(documented.get(name, {}), name, given[name], wanted[name][0])
-            yield from faults or [_value_fault(name, given[name], wanted[name])]
-
-
-def _value_fault(name: str, given: Any, accepted: Sequence[Any]) -> Fault:
-    """Return where a value differs from the accepted one; of several only that it is none of them."""
-    if len(accepted) == 1:
-        return _difference([name], given, accepted[0])
-    if all(_kind(given) != _kind(value) for value in accepted):
-        return Fault(kind="wrong_type", text=f"{path_name([name])} is of the wrong type")
-    return Fault(kind="wrong_value", text=f"{path_name([name])} has a wrong value")
-
-
-def _is_accepted(given: Any, accepted: Sequence[Any]) -> bool:
-    return any(same_json(given, value) for value in accepted)
+        elif not accepts(wanted[name], given[name], comparison):
+            faults = _documented_faults(documented.get(name, {}), name, given[name], example(wanted[name]))
+            yield from faults or [_difference([name], given[name], wanted[name], comparison)]
 
 
 def _documented_faults(schema: Any, name: str, given: Any, wanted: Any) -> list[Fault]:
@@ -96,23 +83,24 @@ def _documented_faults(schema: Any, name: str, given: Any, wanted: Any) -> list[
     return [] if faults_of(schema, wanted, name) else faults_of(schema, given, name)
 
 
-def _difference(path: list[str | int], given: Any, wanted: Any) -> Fault:
-    """Return where two unequal values begin to differ, along keys and items that the model wrote itself."""
-    if isinstance(given, dict) and isinstance(wanted, dict):
-        missing = any(key not in given for key in wanted)
-        for key in given:
-            if key not in wanted:
+def _difference(path: list[str | int], given: Any, form: Form, comparison: Comparison) -> Fault:
+    """Return where a value that is not accepted begins to differ, along keys and items that the model wrote itself.
+
+    Of a value with several accepted forms it is said only that it has none of them.
+    """
+    if isinstance(form, ObjectOf) and isinstance(given, dict):
+        for key, value in given.items():
+            if key not in form.forms:
                 return Fault(kind="wrong_value", text=f"{path_name([*path, key])} should not be given here")
-            if not same_json(given[key], wanted[key]):
-                return _difference([*path, key], given[key], wanted[key])
-        if missing:
-            return Fault(kind="wrong_value", text=f"{path_name(path)} lacks a key")
-    if isinstance(given, list) and isinstance(wanted, list | tuple):
-        for index, (one, other) in enumerate(zip(given, wanted, strict=False)):
-            if not same_json(one, other):
-                return _difference([*path, index], one, other)
-        return Fault(kind="wrong_value", text=f"{path_name(path)} has too {_many(len(given), len(wanted))} items")
-    if _kind(given) != _kind(wanted):
+            if not accepts(form.forms[key], value, comparison):
+                return _difference([*path, key], value, form.forms[key], comparison)
+        return Fault(kind="wrong_value", text=f"{path_name(path)} lacks a key")
+    if isinstance(form, ListOf) and isinstance(given, list):
+        for index, (value, inner) in enumerate(zip(given, form.forms, strict=False)):
+            if not accepts(inner, value, comparison):
+                return _difference([*path, index], value, inner, comparison)
+        return Fault(kind="wrong_value", text=f"{path_name(path)} has too {_many(len(given), len(form.forms))} items")
+    if kind_of(given, comparison) not in kinds_of(form, comparison):
         return Fault(kind="wrong_type", text=f"{path_name(path)} is of the wrong type")
     return Fault(kind="wrong_value", text=f"{path_name(path)} has a wrong value")
 
@@ -121,55 +109,33 @@ def _many(given: int, wanted: int) -> str:
     return "many" if given > wanted else "few"
 
 
-def _kind(value: Any) -> type:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float if number else list if isinstance(value, tuple) else type(value)
-
-
-def _num_same(given: Mapping[str, Any], wanted: Mapping[str, Sequence[Any]]) -> int:
-    return sum(_is_accepted(given[name], value) for name, value in wanted.items() if name in given)
+def _num_same(given: Mapping[str, Any], wanted: Mapping[str, Form], comparison: Comparison) -> int:
+    return sum(accepts(form, given[name], comparison) for name, form in wanted.items() if name in given)
 
 
 def _count(number: int) -> str:
     return "1 call was" if number == 1 else f"{number} calls were"
 
 
-def same_json(given: Any, wanted: Any) -> bool:
-    """Whether two values are equal as JSON, by type and value.
-
-    Numbers are one type: 2 equals 2.0; true is not 1, "1" is not 1. Two integers must be the same; where one is a
-    float, both must agree to RELATIVE_TOLERANCE. The order of an object's
-    keys does not count, that of an array's items does.
-    """
-    if isinstance(given, bool) or isinstance(wanted, bool):
-        return given is wanted
-    if isinstance(given, int) and isinstance(wanted, int):
-        return given == wanted
-    if isinstance(given, int | float) and isinstance(wanted, int | float):
-        return _close(given, wanted)
-    if isinstance(given, list) and isinstance(wanted, list | tuple):
-        return len(given) == len(wanted) and all(map(same_json, given, wanted))
-    if isinstance(given, dict) and isinstance(wanted, dict):
-        return given.keys() == wanted.keys() and all(same_json(given[key], wanted[key]) for key in given)
-    return type(given) is type(wanted) and bool(given == wanted)
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two values are equal as JSON, by type and value; numbers are one type: 2 equals 2.0."""
+    return accepts(literal(one), other, Comparison())
 
 
-def same_call(call: Call, wanted: Expected) -> bool:
+def same_call(call: Call, wanted: Expected, comparison: Comparison) -> bool:
     """Whether the call is of the same tool, with accepted values and without missing or further arguments."""
-    given, accepted = call.arguments, wanted.arguments
-    if call.name != wanted.name or not given.keys() <= accepted.keys():
-        return False
-    if not accepted.keys() - given.keys() <= wanted.optional_arguments:
-        return False
-    return all(_is_accepted(value, accepted[name]) for name, value in given.items())
+    form = ObjectOf(wanted.arguments, wanted.optional_arguments)
+    return call.name == wanted.name and accepts(form, call.arguments, comparison)
 
 
-def leftovers(calls: Sequence[Call], expected: Sequence[Expected]) -> tuple[list[int], list[int]]:
+def leftovers(
+    calls: Sequence[Call], expected: Sequence[Expected], comparison: Comparison
+) -> tuple[list[int], list[int]]:
     """Return the indices of calls that match no expected one and of expected ones without a call, in any order.
 
     Optional ones are answered last.
     """
-    fits = [[i for i, call in enumerate(calls) if same_call(call, wanted)] for wanted in expected]
+    fits = [[i for i, call in enumerate(calls) if same_call(call, wanted, comparison)] for wanted in expected]
     answers: dict[int, int] = {}  # call -> the expected one that it answers: as many as can be, by augmenting paths
 
     def place(index: int, tried: set[int]) -> bool:
@@ -186,17 +152,10 @@ def leftovers(calls: Sequence[Call], expected: Sequence[Expected]) -> tuple[list
     return [call for call in range(len(calls)) if call not in answers], sorted(unanswered)
 
 
-def in_order(calls: Sequence[Call], expected: Sequence[Expected]) -> bool:
+def in_order(calls: Sequence[Call], expected: Sequence[Expected], comparison: Comparison) -> bool:
     """Whether the calls are the expected ones in their order, optional ones given or not."""
     reached = {0}  # how many calls can be answered by the expected ones so far
     for wanted in expected:
-        on = {n + 1 for n in reached if n < len(calls) and same_call(calls[n], wanted)}
+        on = {n + 1 for n in reached if n < len(calls) and same_call(calls[n], wanted, comparison)}
         reached = on | reached if wanted.optional else on
     return len(calls) in reached
-
-
-def _close(given: float, wanted: float) -> bool:
-    try:
-        return math.isclose(given, wanted, rel_tol=RELATIVE_TOLERANCE)
-    except OverflowError:  # an integer beyond the floats
-        return False

@@ -1,9 +1,10 @@
 """The payloads of tasks with tools, of both kinds.
 
 Matching: `tools`, a list of {name, description, parameters}, parameters a JSON schema; `expected`, the calls that
-answer the question, a list of {name, arguments, optional, optional_arguments}, where an argument {"any_of": [values]}
-accepts each of the values, and `optional_arguments` names those that may be left out;
-`notation`: json (the default) or react; `ordered`: whether the calls must come in the order of `expected`.
+answer the question, a list of {name, arguments, optional, optional_arguments}, where each argument is an accepted form
+(`env_workers.tools.forms`), and `optional_arguments` names those that may be left out; `strings` and `numbers`, how
+values are compared (`Comparison`); `notation`: json (the default) or react; `ordered`: whether the calls must come in
+the order of `expected`.
 
 Tools that run: `tools`, whose items have in addition `source`, Python that defines a function of that name; `setup`,
 Python that all of them may use; `answer`, how the final answer is judged, one of {kind: exact, value}, {kind: number,
@@ -17,12 +18,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from env_workers.payloads import flag_at, list_at, number_at, only_keys, refuse, seconds_at, text_at
+from env_workers.payloads import choice_at, flag_at, list_at, number_at, only_keys, refuse, seconds_at, text_at
+from env_workers.tools.forms import BadForm, Comparison, Form, read_form
 from env_workers.tools.schema import complaint_about
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
 CHECK = "check"
+_COMPARISON = {"strings": ("exact", "loose"), "numbers": ("equal", "typed")}
 _TOOL_KEYS = ("name", "description", "parameters", "source")
 _KEYS = {"exact": "value", "number": "value", "pattern": "pattern", "check": "source"}
 
@@ -31,11 +34,11 @@ _KEYS = {"exact": "value", "number": "value", "pattern": "pattern", "check": "so
 class Expected:
     """A call that is wanted; an optional one may also be left out.
 
-    `arguments` are the accepted values of each argument; those in `optional_arguments` may also be left out.
+    `arguments` are the accepted forms of each argument; those in `optional_arguments` may also be left out.
     """
 
     name: str
-    arguments: dict[str, tuple[Any, ...]]
+    arguments: Mapping[str, Form]
     optional: bool = False
     optional_arguments: frozenset[str] = frozenset()
 
@@ -48,20 +51,21 @@ class Matching:
     schemas: Mapping[str, Mapping[str, Any]]
     expected: tuple[Expected, ...]
     ordered: bool
+    comparison: Comparison
 
 
 def parse_matching(task: Task) -> Matching:
     """Read `task.payload`; raises TaskFileError that names the task and the key."""
-    payload = only_keys(task, task.payload, ("tools", "expected", "notation", "ordered"))
-    notation = payload.get("notation", "json")
-    if notation not in ("json", "react"):
-        raise refuse(task, "notation", notation, "json, react")
+    payload = only_keys(task, task.payload, ("tools", "expected", "notation", "ordered", "strings", "numbers"))
+    notation = choice_at(task, payload, "notation", ("json", "react"))
+    strings, numbers = (choice_at(task, payload, key, allowed) for key, allowed in _COMPARISON.items())
     expected = list_at(task, payload, "expected", empty=True)
     return Matching(
         notation=notation,
         schemas=parse_tool_schemas(task, list_at(task, payload, "tools")),
         expected=tuple(_expected(task, i, call) for i, call in enumerate(expected)),
         ordered=flag_at(task, payload, "ordered"),
+        comparison=Comparison(strings=strings, numbers=numbers),
     )
 
 
@@ -94,20 +98,17 @@ def _expected(task: Task, index: int, item: Any) -> Expected:
         raise refuse(task, f"{key}.optional_arguments", names, f"a list of names of {key}.arguments")
     return Expected(
         name=text_at(task, call, "name", key),
-        arguments={name: _accepted(task, f"{key}.arguments.{name}", value) for name, value in arguments.items()},
+        arguments={name: _form(task, f"{key}.arguments.{name}", value) for name, value in arguments.items()},
         optional=flag_at(task, call, "optional", key),
         optional_arguments=frozenset(names),
     )
 
 
-def _accepted(task: Task, key: str, value: Any) -> tuple[Any, ...]:
-    """Return the accepted values of an argument."""
-    if not isinstance(value, Mapping) or set(value) != {"any_of"}:
-        return (value,)
-    values = value["any_of"]
-    if not isinstance(values, list | tuple) or not values:
-        raise refuse(task, f"{key}.any_of", values, "a list of at least one accepted value")
-    return tuple(values)
+def _form(task: Task, key: str, value: Any) -> Form:
+    try:
+        return read_form(value, key)
+    except BadForm as error:
+        raise refuse(task, error.path, error.value, error.allowed) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

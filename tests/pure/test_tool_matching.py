@@ -12,6 +12,7 @@ from env_workers.adapters.toolalpaca import toolalpaca
 from env_workers.environment import Reply
 from env_workers.tools.environments import ToolMatchingEnvironment
 from env_workers.tools.faults import in_order, same_json
+from env_workers.tools.forms import Comparison, Scalar
 from env_workers.tools.notations import BadCalls, Call, json_calls, react_calls
 from env_workers.tools.payload import Expected
 from sdpo.errors import TaskFileError
@@ -152,9 +153,9 @@ def test_order_counts_only_where_the_payload_says_so() -> None:
     ordered = task(first, second, ordered=True)
     assert judge(ordered, tagged(first, second)).success
     assert judge(ordered, tagged(second, first)).details["faults"] == ["wrong_order"]
-    one = Expected(name="open", arguments={"id": (1,)})
-    maybe = Expected(name="open", arguments={"id": (1,)}, optional=True)
-    assert in_order([Call(name="open", arguments={"id": 1})], [maybe, one])
+    one = Expected(name="open", arguments={"id": Scalar(1)})
+    maybe = Expected(name="open", arguments={"id": Scalar(1)}, optional=True)
+    assert in_order([Call(name="open", arguments={"id": 1})], [maybe, one], Comparison())
 
 
 def test_optional_calls_may_be_left_out_and_no_call_may_be_right() -> None:
