@@ -37,7 +37,8 @@ def changes(record: Record) -> Iterator[list[Call]]:
     for index, argument, values in _places(record):
         if argument in calls[index]["arguments"]:
             value = calls[index]["arguments"][argument]
-            yield from (_changed(record, index, argument, new) for new in _others(value, values))
+            schema = _function(record, _name(record, index))["parameters"]["properties"][argument]
+            yield from (_changed(record, index, argument, new) for new in _others(value, values, schema))
             if "" not in values or argument in _required(record, _name(record, index)):
                 yield _changed(record, index, argument)
     for index, call in enumerate(calls):
@@ -58,31 +59,34 @@ def _places(record: Record) -> Iterator[tuple[int, str, list[Any]]]:
             yield from ((index, argument, values) for argument, values in given.items() if argument in documented)
 
 
-def _others(value: Any, accepted: Sequence[Any]) -> Iterator[Any]:
+def _others(value: Any, accepted: Sequence[Any], schema: Mapping[str, Any]) -> Iterator[Any]:
     """Yield values that differ from `value` in one place and are not accepted."""
-    for new in _variants(value):
+    for new in _variants(value, schema):
         if not any(_accepts(wanted, new) for wanted in accepted):
             yield new
 
 
-def _variants(value: Any) -> Iterator[Any]:
+def _variants(value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield changes of `value`; a number with a point for an integer only where an integer is documented."""
     if isinstance(value, bool):
         yield from (not value, int(value), str(value).lower())
     elif isinstance(value, int | float):
-        yield from (value + 1, -value - 1, str(value), [value])
-        if type(value) is int:
+        yield from (2 * value + 1, -value - 1, str(value), [value])
+        if type(value) is int and schema.get("type") == "integer":
             yield from (float(value), value + 0.5)
     elif isinstance(value, str):
         yield from (value + "x", "x" + value, value[1:], [value], 17)
     elif isinstance(value, list):
         yield from (value[:-1], [*value, *(value[:1] or [1])], value[::-1])
         for index, item in enumerate(value):
-            yield from ([*value[:index], new, *value[index + 1 :]] for new in _variants(item))
+            items = _variants(item, schema.get("items", {}))
+            yield from ([*value[:index], new, *value[index + 1 :]] for new in items)
     elif isinstance(value, dict):
         yield {**value, "no_such_key": 1}
         for key, inner in value.items():
             yield {k: v for k, v in value.items() if k != key}
-            yield from ({**value, key: new} for new in _variants(inner))
+            inner_schema = schema.get("properties", {}).get(key, {})
+            yield from ({**value, key: new} for new in _variants(inner, inner_schema))
     yield {"value": value}
     if value is not None:
         yield None

@@ -58,7 +58,8 @@ def measure(file: Path, checker: Checker | None) -> dict[str, Any]:
     answers = {a["id"]: a["ground_truth"] for _, a in read_file(str(answers_file))} if answers_file.exists() else {}
     tasks = {task.id: task for task in bfcl(str(file), "train", {"unsupported": "skip"})}
     found: Counter[str] = Counter(records=len(records), expressed=len(tasks))
-    mistakes: list[str] = []
+    mistaken: set[str] = set()
+    differing: set[str] = set()
     for name, task in tasks.items():
         check_task(task)
         record = {**records[name], "ground_truth": answers.get(name, [])}
@@ -69,12 +70,20 @@ def measure(file: Path, checker: Checker | None) -> dict[str, Any]:
                 found[f"{kind}_answers"] += 1
                 found[f"{kind}_answers_judged_{kind}"] += passed == (kind == "right")
                 if passed != (kind == "right"):
-                    mistakes.append(f"{name}: {kind}: {json.dumps(calls)[:200]}")
+                    mistaken.add(name)
+                    print(f"{name}: {kind}, but judged otherwise: {json.dumps(calls)}")
                 if checker is not None:
+                    agrees = passed == checker(record, calls)
                     found["compared_with_checker"] += 1
-                    found["agrees_with_checker"] += passed == checker(record, calls)
+                    found["agrees_with_checker"] += agrees
+                    differing |= set() if agrees else {name}
         found["gold_answers_judged_right"] += judged_right(task, right[0])
-    return {**found, "not_expressed": sorted(set(records) - set(tasks)), "mistakes": mistakes[:20]}
+    return {
+        **found,
+        "not_expressed": sorted(set(records) - set(tasks)),
+        "judged_otherwise": sorted(mistaken),
+        "differs_from_checker": sorted(differing),
+    }
 
 
 def judged_right(task: Task, calls: Calls) -> bool:

@@ -30,8 +30,7 @@ def test_the_page_has_an_example_for_each() -> None:
     assert [example["environment"] for example in EXAMPLES] == [
         *["code"] * 4,
         "multiple_choice",
-        "tool_matching",
-        "tool_matching",
+        *["tool_matching"] * 3,
         "tools",
         "code_retry",
         "math",
