@@ -6,9 +6,9 @@ import os
 import shutil
 import signal
 
-from env_workers.runner.limits import WORK_DIR
+from env_workers.runner.limits import FOLDERS
 
-SHARED_FOLDERS = ("/dev/shm", "/dev/mqueue")
+_QUEUES = ("/dev/mqueue",)
 _IPC_TABLES = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
 _OWN_SETTINGS = tuple(f"/proc/self/{name}" for name in ("oom_score_adj", "autogroup", "timerslack_ns"))
 """Settings of PID 1 that a program may write where the worker is host root; PID 1 could not write all of them back."""
@@ -31,8 +31,8 @@ class Cleaner:
     """Restores the state at the time it is made: PID 1 makes it before the first execution."""
 
     def __init__(self) -> None:
-        shared = [path for path in SHARED_FOLDERS if os.path.isdir(path) and os.access(path, os.W_OK)]
-        self._folders = [_Folder(path) for path in (WORK_DIR, *shared)]
+        shared = [path for path in _QUEUES if os.path.isdir(path) and os.access(path, os.W_OK)]
+        self._folders = [_Folder(path) for path in (*FOLDERS, *shared)]
         self._ipc_tables = [os.open(path, os.O_RDONLY) for path in _IPC_TABLES if os.access(path, os.R_OK)]
         self._oom_counters = [os.open(path, os.O_RDONLY) for path in _OOM_COUNTERS if os.access(path, os.R_OK)]
         self._num_oom_kills = self._count_oom_kills()

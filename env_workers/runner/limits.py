@@ -9,6 +9,8 @@ import signal
 from typing import Any
 
 WORK_DIR = "/tmp"
+FOLDERS = tuple(folder for folder in (WORK_DIR, "/dev/shm") if os.access(folder, os.W_OK))
+"""What programs may write to. The second is for the semaphores of `multiprocessing`."""
 STARTERS = 1
 """Processes of an execution that are not the program's: the one that starts scripts."""
 Settings = dict[str, Any]
@@ -68,7 +70,7 @@ def limit_behind(error: BaseException) -> str | None:
         if error.errno == errno.EFBIG:
             return "file_size_limit"
         if error.errno == errno.ENOSPC:
-            return "disk_limit" if os.statvfs(WORK_DIR).f_favail else "file_limit"
+            return "disk_limit" if all(os.statvfs(folder).f_favail for folder in FOLDERS) else "file_limit"
         # Half: the first that were refused may be gone when the count is taken.
         if error.errno == errno.EAGAIN and 0 < resource.getrlimit(resource.RLIMIT_NPROC)[0] // 2 < _num_tasks(_pids()):
             return "process_limit"
@@ -100,9 +102,9 @@ def passed_limit(settings: Settings, num_files_before: int) -> str | None:
 
 
 def num_files() -> int:
-    """Count the files and folders in the work folder, including those without a name."""
-    state = os.statvfs(WORK_DIR)
-    return state.f_files - state.f_ffree
+    """Count the files and folders in the folders of programs, including those without a name."""
+    states = [os.statvfs(folder) for folder in FOLDERS]
+    return sum(state.f_files - state.f_ffree for state in states)
 
 
 def _pids() -> list[str]:

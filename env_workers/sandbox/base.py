@@ -18,6 +18,8 @@ from env_workers.sandbox.channel import Channel, Stream
 from sdpo.config import SandboxLimits
 from sdpo.errors import InfrastructureError
 
+SHARED_FOLDER_BYTES = 2**20
+"""Of /dev/shm, which semaphores of `multiprocessing` need; its larger memory then lies in the work folder."""
 GRACE_S = 5.0
 """What the sandbox may take beyond a limit: to notice, to answer, to clean up."""
 MAX_LINE_BYTES = 8 * 2**20

@@ -18,7 +18,7 @@ from typing import Any
 
 from env_workers.runner.bundle import ENVIRONMENT, boot_command
 from env_workers.sandbox import diagnosis
-from env_workers.sandbox.base import Sandbox
+from env_workers.sandbox.base import SHARED_FOLDER_BYTES, Sandbox
 from env_workers.sandbox.channel import PipeStream
 from env_workers.sandbox.pids_cgroup import PidsCgroup, find_root
 from env_workers.sandbox.seccomp import seccomp_filter
@@ -212,7 +212,8 @@ def _arguments(limits: BubblewrapSandbox) -> list[str]:
     for name, source in [*((name, f"/proc/{name}") for name in _READ_ONLY), *((name, "/dev/null") for name in _HIDDEN)]:
         if os.path.exists(f"/proc/{name}"):
             arguments += ["--ro-bind", source, f"/proc/{name}"]
-    arguments += ["--dev", "/dev", "--remount-ro", "/dev"]
+    arguments += ["--dev", "/dev", "--size", str(SHARED_FOLDER_BYTES), "--perms", "0700", "--tmpfs", "/dev/shm"]
+    arguments += ["--remount-ro", "/dev"]
     arguments += ["--size", str(limits.disk_mib * 2**20), "--perms", "0700", "--tmpfs", "/tmp"]
     return [*arguments, "--remount-ro", "/", "--chdir", "/", "--", *boot_command(python)]
 

@@ -17,7 +17,7 @@ from docker.types import LogConfig, Ulimit
 
 from env_workers.runner.bundle import boot_command
 from env_workers.sandbox.attach import AttachStream
-from env_workers.sandbox.base import Sandbox
+from env_workers.sandbox.base import SHARED_FOLDER_BYTES, Sandbox
 from env_workers.sandbox.engine import (
     ENGINE_ERRORS,
     Containers,
@@ -156,17 +156,12 @@ class DockerContainer(Sandbox):
 def host_options(config: Containers, uid: int) -> dict[str, Any]:
     """Return the options that limit a container."""
     memory_bytes = (config.memory_mib + config.disk_mib + RUNNER_MIB) * 2**20
-    work_folder = (
-        f"rw,noexec,nosuid,nodev,size={config.disk_mib * 2**20},nr_inodes={config.max_files + 1},mode=0700,"
-        f"uid={uid},gid={uid}"
-    )
     options: dict[str, Any] = {
         "network_mode": "none",
         "dns": ["127.0.0.1"],  # without it the host's resolver is copied in
         "dns_search": ["."],
         "read_only": True,
-        # The engine's own mount of the second would be a folder to write to.
-        "tmpfs": {"/tmp": work_folder, "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4096,mode=0555"},
+        "tmpfs": _folders(config, uid),
         "ipc_mode": "none",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
@@ -185,3 +180,13 @@ def host_options(config: Containers, uid: int) -> dict[str, Any]:
         return {**options, "cgroupns": "private"}
     with_gvisor = dict.fromkeys(("mem_limit", "memswap_limit"), memory_bytes + GVISOR_MIB * 2**20)
     return {**options, **with_gvisor, "pids_limit": options["pids_limit"] + GVISOR_PROCESSES, "runtime": config.runtime}
+
+
+def _folders(config: Containers, uid: int) -> dict[str, str]:
+    """Return the folders in memory. The engine's own mount of the third would be one to write to."""
+    owned = f"nr_inodes={config.max_files + 1},mode=0700,uid={uid},gid={uid}"
+    return {
+        "/tmp": f"rw,noexec,nosuid,nodev,size={config.disk_mib * 2**20},{owned}",
+        "/dev/shm": f"rw,noexec,nosuid,nodev,size={SHARED_FOLDER_BYTES},{owned}",
+        "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4096,mode=0555",
+    }

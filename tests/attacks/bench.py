@@ -38,13 +38,13 @@ CENSUS = """
 import os, resource, signal
 def f(x):
     status = dict(line.split(':', 1) for line in open('/proc/self/status').read().splitlines())
-    folder, space = os.stat('/tmp'), os.statvfs('/tmp')
+    folders = [(os.stat(path), os.statvfs(path), os.listxattr(path)) for path in ('/tmp', '/dev/shm')]
     here = [path for path in ('/dev/shm', '/dev/mqueue') if os.path.isdir(path)]
     return {
         'processes': sorted(pid for pid in os.listdir('/proc') if pid.isdigit() and pid not in ('1', str(os.getpid()))),
         'files': sorted(os.listdir('/tmp')),
-        'folder': [oct(folder.st_mode), folder.st_nlink, folder.st_mtime_ns == 123456 * 10**9, os.listxattr('/tmp')],
-        'space': [space.f_blocks - space.f_bfree, space.f_files - space.f_ffree],
+        'folders': [[oct(s.st_mode), s.st_nlink, s.st_mtime_ns == 123456 * 10**9, marks] for s, _, marks in folders],
+        'space': [[space.f_blocks - space.f_bfree, space.f_files - space.f_ffree] for _, space, _ in folders],
         'elsewhere': [os.listdir(path) for path in here],
         'ipc': [open(f'/proc/sysvipc/{name}').read().count('\\n') for name in ('shm', 'sem', 'msg')],
         'sockets': sorted(line.split()[-1] for line in open('/proc/net/unix') if '@' in line),

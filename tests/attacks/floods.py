@@ -26,6 +26,17 @@ def f(x):
         pass
     return os.listdir('/tmp')[10**5:] or 2 * x
 """
+_FILL_SHARED = """
+def f(x):
+    with open('/dev/shm/a', 'wb') as file:
+        file.write(bytes(9 << 20))
+    return 2 * x
+"""
+_MANY_SHARED = """
+def f(x):
+    for i in range(10**6):
+        open(f'/dev/shm/{i}', 'w').close()
+"""
 _HOGS = """
 import mmap, os, time
 def hog():
@@ -115,6 +126,8 @@ ATTACKS = (
     ),
     Attack("memory in pipe buffers", _PIPES, ("passed",)),
     Attack("work folder filled", _FILL_FOLDER, ("disk_limit",)),
+    Attack("shared memory's folder filled", _FILL_SHARED, ("disk_limit",)),
+    Attack("many files in shared memory's folder", _MANY_SHARED, ("file_limit",)),
     Attack("one huge file", "def f(x):\n    open('/tmp/a', 'wb').write(bytes(40 << 20))", ("file_size_limit",)),
     Attack("many files", _MANY_FILES, ("file_limit",)),
     Attack("many folders, refusals swallowed", _MANY_FOLDERS, ("passed", "file_limit")),

@@ -99,6 +99,20 @@ def f(x):
     os.utime('/tmp', (123456, 123456))
     return 2 * x
 """
+_SHARED = """
+import ctypes, os
+from multiprocessing import resource_tracker, shared_memory
+def f(x):
+    block = shared_memory.SharedMemory(f'left-{x}', create=True, size=4096)
+    resource_tracker.unregister(block._name, 'shared_memory')
+    libc = ctypes.CDLL('libc.so.6', use_errno=True)
+    libc.sem_open.restype = ctypes.c_void_p
+    assert libc.sem_open(f'/left-{x}'.encode(), 0o100, 0o666, 1), os.strerror(ctypes.get_errno())
+    os.makedirs(f'/dev/shm/{x}/a/b')
+    os.chmod(f'/dev/shm/{x}/a', 0)
+    os.symlink('/proc/1', f'/dev/shm/one{x}')
+    return 2 * x
+"""
 _OPEN_IN_DELETED = (
     "import os\ndef f(x):\n    os.makedirs(f'/tmp/gone{x}', exist_ok=True)\n    os.chdir(f'/tmp/gone{x}')\n"
     "    os.rmdir(f'/tmp/gone{x}')\n    return 2 * x"
@@ -148,6 +162,8 @@ ATTACKS = (
     Attack("litter without permissions", _NO_PERMISSION, ("passed",)),
     Attack("litter 1500 folders deep", _DEEP, ("passed", "runtime_error")),
     Attack("marks on the work folder itself", _MARK, ("passed",)),
+    Attack("marks on the folder of shared memory", _MARK.replace("/tmp", "/dev/shm"), ("passed",)),
+    Attack("shared memory, semaphores and folders left", _SHARED, ("passed",)),
     Attack("works in a deleted folder", _OPEN_IN_DELETED, ("passed",)),
     Attack("lowers limits, priority and umask", _LOWERED, ("passed",)),
     Attack("abstract socket left behind", _ABSTRACT, ("passed",)),

@@ -114,15 +114,17 @@ def f(x):
     status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
     mounts = [line.split() for line in open("/proc/self/mounts")]
     [(kind, options)] = [(m[2], set(m[3].split(","))) for m in mounts if m[1] == "/tmp"]
-    writable = [m[1] for m in mounts if "rw" in m[3].split(",") and os.access(m[1], os.W_OK) and m[1][:6] != "/proc/"]
-    space = os.statvfs("/tmp")
+    mine = lambda m: "rw" in m[3].split(",") and os.access(m[1], os.W_OK) and m[1][:6] != "/proc/"
+    writable = sorted(m[1] for m in mounts if mine(m))
+    space_of = lambda path: (os.statvfs(path).f_files, os.statvfs(path).f_blocks * os.statvfs(path).f_frsize)
     return repr(dict(
         caps=[int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")],
         privileges=(status["NoNewPrivs"].strip(), status["Seccomp"].strip()),
         uid=os.getuid(), ids=set(os.getresuid() + os.getresgid()), groups=os.getgroups(),
-        tmp=(kind, {"noexec", "nosuid", "nodev", "rw"} <= options, space.f_files, space.f_blocks * space.f_frsize),
+        tmp=(kind, {"noexec", "nosuid", "nodev", "rw"} <= options, *space_of("/tmp")),
         mode=oct(os.stat("/tmp").st_mode & 0o777), writable=writable, left=os.listdir("/tmp"),
-        shm=os.path.exists("/dev/shm"), processes=sorted(p for p in os.listdir("/proc") if p.isdigit())[:1],
+        shm=(space_of("/dev/shm"), os.listdir("/dev/shm")),
+        processes=sorted(p for p in os.listdir("/proc") if p.isdigit())[:1],
         hosts=open("/etc/resolv.conf").read(), links=os.listdir("/sys/class/net"),
         environment=sorted(os.environ), mq=resource.getrlimit(resource.RLIMIT_MSGQUEUE),
     ))
@@ -140,9 +142,9 @@ def test_the_container_looks_so_from_inside(container: DockerContainer) -> None:
         "groups": [uid],
         "tmp": ("tmpfs", True, 101, 16 * 2**20),
         "mode": "0o700",
-        "writable": ["/tmp"],
+        "writable": ["/dev/shm", "/tmp"],
         "left": [],
-        "shm": False,
+        "shm": ((101, 2**20), []),
         "processes": ["1"],
         "hosts": "nameserver 127.0.0.1\n",
         "links": ["lo"],

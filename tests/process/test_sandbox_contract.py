@@ -193,7 +193,6 @@ REFUSED = {
     "network": ("import socket\ndef f(x):\n    socket.create_connection(('1.1.1.1', 53), 1)", "Network is unreachable"),
     "root": ("def f(x):\n    open('/x', 'w')", "Read-only file system"),
     "usr": ("def f(x):\n    open('/usr/x', 'w')", "Read-only file system"),
-    "shm": ("def f(x):\n    open('/dev/shm/x', 'w')", "Read-only file system"),
     "runner": ("import sys\ndef f(x):\n    import env_workers.runner", "No module named 'env_workers'"),
     "memory of PID 1": ("def f(x):\n    open('/proc/1/mem', 'rb')", "Permission denied"),
     "protocol": ("def f(x):\n    open('/proc/1/fd/1', 'wb')", "Permission denied"),
@@ -214,11 +213,9 @@ REFUSED = {
 
 
 OTHER_MESSAGES = {
-    ("docker", "shm"): "No such file or directory",
     ("gvisor", "network"): "No route to host",
     ("gvisor", "root"): "Permission denied",
     ("gvisor", "usr"): "Permission denied",
-    ("gvisor", "shm"): "Permission denied",
 }
 # gVisor answers system calls by a kernel of its own, without our filter (docs/threat-model.md).
 ANSWERED_BY_GVISOR = ("protocol", "limits of PID 1", "priority of PID 1", "new namespace", "memfd")

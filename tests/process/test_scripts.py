@@ -76,6 +76,10 @@ LOADS = {
         "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\n"
         "table = list(pool.map(lambda n: 2 * n, range(9)))\ndef f(x): return pool.submit(table.__getitem__, x).result()"
     ),
+    "a pool of processes": (
+        "from multiprocessing import Pool\ndef double(x): return 2 * x\n"
+        "def f(x):\n    with Pool(2) as pool: return pool.map(double, [x])[0]"
+    ),
     "a daemon thread": (
         "import queue, threading\nasked, answers = queue.Queue(), queue.Queue()\ndef serve():\n"
         "    while True: answers.put(2 * asked.get())\nthreading.Thread(target=serve, daemon=True).start()\n"

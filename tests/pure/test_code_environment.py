@@ -247,7 +247,7 @@ def test_passing_says_nothing() -> None:
     assert (verdict.reward, verdict.success, verdict.kind, verdict.feedback) == (1.0, True, "passed", "")
     assert verdict.details["accuracy"] == 1.0
     assert judge("class Solution:\n    def f(self, x):\n        return 2 * x").success
-    assert judge("a = int(input())\nprint(a + int(input()))\nexit()", ADD).success
+    assert judge("a = int(input())\nprint(a + int(input()))", ADD).success
 
 
 EXPLAINED = [
