@@ -220,4 +220,4 @@ def _disk_full(run_dir: RunDir) -> DiskFull:
     state = (
         "there is no checkpoint yet" if newest is None else f"the newest checkpoint, {base_name(newest[0])}, is whole"
     )
-    return DiskFull(f"{run_dir.path}: no space left on the disk; {state}; make room and run it again to go on")
+    return DiskFull(f"{run_dir.path}: no space left on the disk; {state}; free some space and run it again to go on")

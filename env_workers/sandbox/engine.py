@@ -28,6 +28,18 @@ class EngineFacts:
     remaps_users: bool
 
 
+class _DirectClient(docker.APIClient):  # type: ignore[misc]
+    """A client that never uses http_proxy: no proxy carries the connection to a container's streams."""
+
+    @property
+    def trust_env(self) -> bool:
+        return False
+
+    @trust_env.setter
+    def trust_env(self, value: bool) -> None:
+        """Ignore what the base class sets before its first request."""
+
+
 def address(config: Containers) -> str:
     """Return the address of the engine."""
     return config.engine or os.environ.get("DOCKER_HOST") or DEFAULT_ADDRESS
@@ -36,7 +48,7 @@ def address(config: Containers) -> str:
 def connect(config: Containers) -> Any:
     """Return a client with its own connections (docker.APIClient); close it. Raises one of ENGINE_ERRORS."""
     options = docker.utils.kwargs_from_env()
-    return docker.APIClient(**{**options, "base_url": address(config)}, version="auto", timeout=QUESTION_TIMEOUT_S)
+    return _DirectClient(**{**options, "base_url": address(config)}, version="auto", timeout=QUESTION_TIMEOUT_S)
 
 
 def unavailable(config: Containers, error: BaseException) -> SandboxUnavailable:

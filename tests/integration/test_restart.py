@@ -184,7 +184,7 @@ def test_a_full_disk_is_one_line_and_the_newest_checkpoint_goes_on_elsewhere(tmp
     assert code == 1, text
     assert text.strip().splitlines()[-1] == (
         f"sdpo: {small_disk}/run: no space left on the disk; the newest checkpoint, step-000001.1, is whole; "
-        "make room and run it again to go on"
+        "free some space and run it again to go on"
     )
     assert "Traceback" not in text
     assert [path.name for path in (saved / "run/checkpoints").iterdir()] == ["step-000001.1"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sdpo.health import RULES
 from sdpo.telemetry.catalogue import CATALOGUE
 from sdpo.telemetry.labels import LABELS
 from tests.fixtures.monitoring import FOLDER, alerts, boards, expressions, panels, selectors
@@ -109,6 +110,16 @@ def test_every_alert_fires_when_it_should_and_not_beside():
     ]
     fired = {case["alertname"] for case in cases if case.get("exp_alerts")}
     assert fired == {rule["alert"] for rule in alerts()}
+
+
+def test_every_alarm_of_a_run_is_an_alert():
+    watched = [
+        value.split("|")
+        for rule in alerts()
+        for name, _, value in MATCHER.findall(str(rule["expr"]))
+        if name == "alarm"
+    ]
+    assert sorted(name for names in watched for name in names) == sorted(RULES)
 
 
 def test_a_rule_that_is_broken_fails_its_test(tmp_path):

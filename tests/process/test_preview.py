@@ -57,7 +57,7 @@ def test_prompt_verdict_and_hindsight_are_the_runs_own(
     config, tokenizer = load_run_config(RUN_FILE), load_tokenizer(MODEL)
     prompt = render_prompt(tokenizer, task.messages)
     assert found["prompt"] == {"text": tokenizer.decode(prompt.tolist()), "length": len(prompt)}
-    assert found["room"] == config.max_prompt_tokens - len(prompt)
+    assert found["tokens_left"] == config.max_prompt_tokens - len(prompt)
     (turn,), verdict = found["attempt"]["turns"], found["attempt"]["verdict"]
     assert turn == {"answer": {"text": WRONG, "length": len(tokenizer.encode(WRONG)) + 1}, "observation": None}
     assert verdict["success"] is False

@@ -14,6 +14,7 @@ import ray
 from rich.console import Console
 
 from deploy.submit import connect
+from env_workers.sandbox import engine
 from orchestrator.cli import main
 from orchestrator.cluster.connect import metrics_targets
 from orchestrator.commands.logs.fetch import fetch_logs
@@ -21,6 +22,7 @@ from orchestrator.commands.status import data as status_data
 from orchestrator.commands.status.data import read_status, runs_of
 from orchestrator.commands.status.scrape import Sample, parse, scrape
 from orchestrator.commands.status.show import picture
+from sdpo.config import DockerSandbox
 from sdpo.errors import InfrastructureError
 from sdpo.run_layout import RAY_ADDRESS
 from sdpo.telemetry.catalogue import CATALOGUE
@@ -118,6 +120,15 @@ def test_the_clusters_own_addresses_are_asked_without_a_proxy(cluster: tuple[str
     fetched = fetch_logs(url, "demo", set())
     assert fetched.missing == []
     assert [event.message for source in fetched.sources for event in source] == ["judged"]
+
+
+@pytest.mark.usefixtures("dead_proxy")
+def test_a_docker_engine_is_asked_without_a_proxy(cluster: tuple[str, dict[str, str]]) -> None:
+    url, pages = cluster
+    pages["/version"] = json.dumps({"ApiVersion": "1.41"})
+    client = engine.connect(DockerSandbox(engine=url.replace("http://", "tcp://")))
+    assert client.api_version == "1.41"
+    client.close()
 
 
 @pytest.mark.usefixtures("dead_proxy")

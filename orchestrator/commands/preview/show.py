@@ -33,14 +33,14 @@ def show(preview: Preview, config: RunConfig) -> None:
 
 
 def as_json(preview: Preview) -> str:
-    """Return one JSON object: task, prompt, room (the tokens left), attempt, demo, hindsight, notes."""
+    """Return one JSON object: task, prompt, tokens_left, attempt, demo, hindsight, notes."""
     data = {
         "task": preview.task.id,
         "task_set": preview.task_set,
         "environment": preview.task.environment,
         "unit": preview.unit,
         "prompt": dataclasses.asdict(preview.prompt),
-        "room": preview.tokens_left,
+        "tokens_left": preview.tokens_left,
         "attempt": _played(preview.attempt),
         "demo": _played(preview.demo),
         "hindsight": None,
