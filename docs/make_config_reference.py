@@ -5,19 +5,20 @@
 
 import json
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from sdpo.bounds import bare, limits
 from sdpo.config import RunConfig
 from sdpo.section import OneOf
 
 TARGET = Path(__file__).resolve().parent / "config.md"
-SIGNS = ((Gt, "gt", ">"), (Ge, "ge", "≥"), (Lt, "lt", "<"), (Le, "le", "≤"))
+SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 HEAD = """# The run file
 
 A run is one YAML file; every key has a default, and `section.key=value` on the command line overrides it.
@@ -39,18 +40,21 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 def type_text(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
-        return type_text(get_args(annotation)[0])
+        inner, rules = bare(annotation)
+        return type_text(inner) + limits_text(rules)
     if origin is Literal:
         return " or ".join(f"`{json.dumps(value)}`" for value in get_args(annotation))
     if origin in (Union, types.UnionType):
         return " or ".join(type_text(argument) for argument in get_args(annotation))
     if annotation is type(None):
         return "null"
+    if origin is dict:
+        return f"dict[{', '.join(map(type_text, get_args(annotation)))}]"
     return getattr(annotation, "__name__", str(annotation)) if origin is None else str(annotation)
 
 
-def limits_text(field: FieldInfo) -> str:
-    found = [f"{sign} {getattr(m, name)}" for m in field.metadata for kind, name, sign in SIGNS if isinstance(m, kind)]
+def limits_text(rules: Iterable[Any]) -> str:
+    found = [f"{SIGNS[name]} {limit:.15g}" for name, limit in limits(rules)]
     return f" ({', '.join(found)})" if found else ""
 
 
@@ -72,7 +76,7 @@ def table(model: type[BaseModel], title: str) -> list[str]:
             inner.append((name, field))
             continue
         names = next((rule.names for rule in field.metadata if isinstance(rule, OneOf)), None)
-        kind = f"{type_text(Literal[names] if names else field.annotation)}{limits_text(field)}"
+        kind = f"{type_text(Literal[names] if names else field.annotation)}{limits_text(field.metadata)}"
         rows.append(f"| `{name}` | {kind} | {default_text(field)} | {one_cell(field.description)} |")
     lines = ["", f"## {title}", ""]
     if rows:

@@ -5,6 +5,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from orchestrator.commands import Command, config
 from orchestrator.commands.doctor import command as doctor
@@ -21,7 +22,7 @@ from orchestrator.commands.tasks import command as tasks
 from orchestrator.commands.timeline import command as timeline
 from orchestrator.commands.train import command as train
 from sdpo import __version__
-from sdpo.errors import SdpoError
+from sdpo.errors import ConfigError, SdpoError
 
 COMMANDS: tuple[Command, ...] = (
     train,
@@ -43,9 +44,9 @@ COMMANDS: tuple[Command, ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
+        arguments = _parse(argv)
         return int(arguments.run(arguments))
     except SdpoError as error:
         from orchestrator.failures import one_line
@@ -53,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"sdpo: {hide_secrets(one_line(error))}", file=sys.stderr)
         return error.exit_code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses arguments in one line, as everything else is refused."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `{self.prog} --help` shows what is allowed")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -69,7 +77,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sdpo", description="Self-Distillation Policy Optimization on Ray actors.")
+    parser = _Parser(prog="sdpo", description="Self-Distillation Policy Optimization on Ray actors.")
     parser.add_argument("--version", action="version", version=f"sdpo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:

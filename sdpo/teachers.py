@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from sdpo.bounds import Probability, Rate
 from sdpo.section import Section
 
 
@@ -46,7 +47,7 @@ class EmaTeacher(Teacher):
     stream: ClassVar[Literal["policy", "teacher"] | None] = "teacher"
     kind: Literal["ema"]
     """Exponential moving average of the student, kept in float32 by the learner (paper, A.2)."""
-    rate: float = Field(default=0.05, gt=0, le=1)
+    rate: Rate = 0.05
     """theta' <- (1 - rate) theta' + rate theta."""
     every: Literal["batch", "optimizer_step"] = "batch"
     """When the average moves: once per rollout batch, or after each optimizer step. It is published once per batch."""
@@ -70,7 +71,7 @@ class TrustRegionTeacher(Teacher):
     mixes: ClassVar[bool] = True
     kind: Literal["trust_region"]
     """q ~ initial^(1 - rate) student^rate, normalised over the whole vocabulary, both reading the hindsight prompt."""
-    rate: float = Field(default=0.01, ge=0, le=1)
+    rate: Probability = 0.01
     """Weight of the student's logits (the paper's alpha)."""
 
     @property

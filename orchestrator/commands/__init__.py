@@ -3,11 +3,15 @@
 Modules import little at the top, so that every command starts fast; what a command needs it imports when it runs.
 """
 
+import math
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from sdpo.bounds import allows, bare, in_words
 from sdpo.paths import expanded
+from sdpo.show import show
 
 
 class Command(Protocol):
@@ -34,6 +38,23 @@ def location(text: str) -> str:
 def path(text: str) -> Path:
     """Type of an argument that is a path, as `location`."""
     return Path(location(text))
+
+
+def number(kind: Any) -> Callable[[str], Any]:
+    """Return the type of an argument that is a number of this type of `sdpo.bounds`."""
+    parse, rules = bare(kind)
+    allowed = f"{'a whole number' if parse is int else 'a number'} {in_words(rules)}"
+
+    def bounded(text: str) -> Any:
+        try:
+            value = parse(text)
+        except ValueError:
+            value = math.nan
+        if not allows(rules, value):
+            raise ArgumentTypeError(f"{show(text)}; allowed: {allowed}")
+        return value
+
+    return bounded
 
 
 def add_run_file(parser: ArgumentParser) -> None:

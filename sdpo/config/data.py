@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
+from annotated_types import Gt, Lt
 from pydantic import Field
 
-from sdpo.section import IsPath, Section
+from sdpo.bounds import Count, LargeCount, Rate, Steps, Temperature, Tokens
+from sdpo.section import FreeNumbers, IsPath, Section
 
 
 class ModelConfig(Section):
@@ -15,7 +17,7 @@ class ModelConfig(Section):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Compute type of engine, teacher and learner. Master weights, optimizer, EMA and the logits of teacher and learner
     are always float32."""
-    max_model_len_tokens: int = Field(default=1024, gt=0)
+    max_model_len_tokens: Tokens = 1024
     """Window of the model: prompt, hindsight and response must fit in it."""
     enable_thinking: bool = False
     """Passed to the chat template."""
@@ -30,41 +32,41 @@ class TasksConfig(Section):
     """Evaluation tasks, as `train`; none switches evaluation off."""
     adapter: str | None = None
     """What makes tasks of foreign records: a built-in adapter (see docs/environments.md) or module:function."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Annotated[dict[str, Any], FreeNumbers()] = Field(default_factory=dict)
     """Options of the adapter."""
-    max_heldout: int | None = Field(default=None, gt=0)
+    max_heldout: LargeCount | None = None
     """Evaluate on the first this many held-out tasks only."""
-    max_prompt_tokens: int | None = Field(default=None, gt=0)
+    max_prompt_tokens: Tokens | None = None
     """Longest prompt of a task; a file with a longer one is refused. None: what the window leaves beside a response."""
-    seed: int = 0
+    seed: Annotated[int, Gt(-(2**32)), Lt(2**32)] = 0
     """Seed of the order in which training tasks are visited."""
 
 
 class BatchConfig(Section):
     """`batch`: the size of a rollout batch."""
 
-    tasks: int = Field(default=16, gt=0)
+    tasks: Count = 16
     """Tasks per rollout batch."""
-    samples_per_task: int = Field(default=8, gt=0)
+    samples_per_task: Count = 8
     """Attempts per task (G)."""
-    mini_batch_tasks: int | None = Field(default=None, gt=0)
+    mini_batch_tasks: Count | None = None
     """Tasks per optimizer step; a batch is cut into mini-batches of whole groups. None: one step per batch."""
     max_staleness: Literal[0] = 0
     """How many batches old the sampling weights may be (S). 0 is synchronous and on-policy."""
-    min_group_size: int = Field(default=2, gt=0)
+    min_group_size: Count = 2
     """A group that shrank below this by dropped attempts is dropped whole and counted."""
 
 
 class EvaluationConfig(Section):
     """`evaluation`: held-out samples, before, during and after training."""
 
-    every_steps: int = Field(default=10, ge=0)
+    every_steps: Steps = 10
     """Evaluate on the held-out tasks every this many steps; 0: only before and after."""
-    samples_per_task: int = Field(default=2, gt=0)
+    samples_per_task: Count = 2
     """Samples per held-out task."""
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: Temperature = 1.0
     """Sampling temperature of evaluation: 0, which is greedy, or at least 0.01."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: Rate = 1.0
     """Nucleus of evaluation."""
     measure_repair: bool = True
     """Before training, also measure how often the model repairs a failure when shown only its feedback."""

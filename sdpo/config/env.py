@@ -2,34 +2,36 @@
 
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le
 from pydantic import Field, field_validator
 
+from sdpo.bounds import Amount, Bytes, Count, LargeCount, Probability, Seconds, SecondsOrZero, WholeMib
 from sdpo.section import IsPath, Section
 
 
 class SandboxLimits(Section):
     """`env.sandbox`: limits of one execution, the same in every kind of sandbox."""
 
-    wall_time_s: float = Field(default=5.0, gt=0)
+    wall_time_s: Seconds = 5.0
     """Wall time of one execution (all tests of one program)."""
-    cpu_time_s: float | None = Field(default=None, gt=0)
+    cpu_time_s: Seconds | None = None
     """Processor time of one process of an execution (all tests of one program), rounded up to whole seconds; none: 2 s
     more than `wall_time_s`."""
-    memory_mib: int = Field(default=512, gt=0)
+    memory_mib: WholeMib = 512
     """Memory of one execution, all its processes together."""
-    max_processes: int = Field(default=32, gt=0)
+    max_processes: Count = 32
     """Processes and threads of one execution."""
-    max_open_files: int = Field(default=64, ge=16)
+    max_open_files: Annotated[int, Ge(16), Le(2**20)] = 64
     """Open files of one process."""
-    max_files: int = Field(default=4096, gt=0)
+    max_files: LargeCount = 4096
     """Files and folders in the work folder."""
-    max_file_mib: int = Field(default=32, gt=0)
+    max_file_mib: WholeMib = 32
     """Size of one file."""
-    disk_mib: int = Field(default=64, gt=0)
+    disk_mib: WholeMib = 64
     """Size of the work folder, which is in memory."""
-    max_output_bytes: int = Field(default=65536, gt=0)
+    max_output_bytes: Bytes = 65536
     """Bytes that one test may write or return; more where its expected output is longer."""
-    max_executions: int = Field(default=2000, gt=0)
+    max_executions: LargeCount = 2000
     """Executions after which a sandbox is replaced."""
 
     @property
@@ -54,7 +56,7 @@ class DockerSandbox(SandboxLimits):
     """Image with Python 3.11 or newer. The runner is sent to the container; it need not be in the image."""
     engine: str | None = None
     """Address of the Docker engine, for example unix:///var/run/docker.sock; none: DOCKER_HOST, or that socket."""
-    cpus: float = Field(default=1.0, gt=0)
+    cpus: Amount = 1.0
     """Processors that one container may use."""
 
 
@@ -67,7 +69,7 @@ class GvisorSandbox(SandboxLimits):
     """As for docker."""
     engine: str | None = None
     """As for docker."""
-    cpus: float = Field(default=1.0, gt=0)
+    cpus: Amount = 1.0
     """As for docker."""
     runtime: str = "runsc"
     """The name under which the Docker engine knows gVisor."""
@@ -79,34 +81,34 @@ SandboxKind = Annotated[BubblewrapSandbox | DockerSandbox | GvisorSandbox, Field
 class EnvConfig(Section):
     """`env`: the actors that judge attempts."""
 
-    target_wait_s: float = Field(default=1.0, gt=0)
+    target_wait_s: Seconds = 1.0
     """The pool grows when attempts wait longer than this for an env actor."""
-    idle_s: float = Field(default=60.0, gt=0)
+    idle_s: Seconds = 60.0
     """The pool shrinks when it was larger than needed for this long."""
-    sandboxes_per_worker: int = Field(default=1, gt=0)
+    sandboxes_per_worker: Count = 1
     """Warm sandboxes of one env actor: attempts that it judges at one time."""
     sandbox: SandboxKind = BubblewrapSandbox()
     """Where programs run, and within which limits."""
-    time_limit_s: float = Field(default=1.0, gt=0)
+    time_limit_s: Seconds = 1.0
     """Wall time of one test of a program."""
     feedback: Literal["none", "outcome", "rich"] = "rich"
     """How much of the environment's feedback is used: nothing, the kind in one line, or all of it."""
-    max_feedback_chars: int = Field(default=2000, ge=100)
+    max_feedback_chars: Annotated[int, Ge(100), Le(10**9)] = 2000
     """Longest feedback; of a longer one head and tail are used."""
-    max_turns: int = Field(default=8, gt=0)
+    max_turns: Count = 8
     """Turns of the model in one attempt, for environments with several (docs/multi-turn.md)."""
-    attempt_s: float = Field(default=900.0, gt=0)
+    attempt_s: Seconds = 900.0
     """Time of an attempt with several turns, from the end of its first turn; then it is judged as it is."""
     code: Annotated[tuple[str, ...], IsPath()] = ()
     """Python files and packages of yours (environments, adapters), by path; they are sent to the env workers."""
     allow_open_asserts: bool = False
     """Run assert-style tests that a proxy cannot carry (see docs/environments.md) in the program's own process, where
     the program can read and forge them; otherwise such tasks are refused."""
-    max_attempts: int = Field(default=3, gt=0)
+    max_attempts: Annotated[int, Gt(0), Le(100)] = 3
     """How often an attempt is run again after an infrastructure error before it is dropped and counted."""
-    retry_backoff_s: float = Field(default=0.5, ge=0)
+    retry_backoff_s: SecondsOrZero = 0.5
     """Pause before an attempt is run again; doubled each time."""
-    max_dropped_fraction: float = Field(default=0.2, ge=0, le=1)
+    max_dropped_fraction: Probability = 0.2
     """The run stops when more than this share of a batch's attempts was dropped."""
 
     @field_validator("feedback", mode="before")

@@ -2,15 +2,16 @@
 
 import difflib
 import json
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from sdpo.bounds import LARGEST_FREE_NUMBER
 from sdpo.config.keys import allowed_kinds, allowed_values, member_of_kind, sections_of, walk_keys
 from sdpo.config.plain_yaml import parse_yaml
-from sdpo.section import PATH_ERROR, Section
+from sdpo.section import NUMBER_ERROR, PATH_ERROR, Section
 from sdpo.show import show
 
 _NUMBER_FOR_TEXT = "numbers, true and false are text in quotes only"
@@ -50,6 +51,8 @@ def _line(details: ErrorDetails, root: type[Section]) -> str:
         return str(details["ctx"]["error"])
     name, section, field = _locate(details["loc"], root)
     value = _quoted(details["input"])
+    if details["type"] == "json_invalid":
+        return f"a number cannot be read: {details['ctx']['error']}; allowed: numbers within the bounds of their keys"
     if details["type"] == "extra_forbidden":
         return _unknown_key(name, value, section, root)
     if field is None:
@@ -57,6 +60,9 @@ def _line(details: ErrorDetails, root: type[Section]) -> str:
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kind = value.get("kind") if isinstance(value, dict) else value
         return f"{name}.kind={show(kind)}: allowed: {allowed_kinds(sections_of(field.annotation))}"
+    if details["type"] == NUMBER_ERROR:
+        key, number = details["ctx"]["key"], details["ctx"]["value"]
+        return f"{name}{key}={show(number)}: allowed: numbers from {-LARGEST_FREE_NUMBER} to {LARGEST_FREE_NUMBER}"
     if details["type"] == PATH_ERROR:
         return f"{name}={show(value)}: {details['ctx']['reason']}"
     if details["type"] == "string_type" and isinstance(value, int | float):
@@ -99,6 +105,8 @@ def _locate(loc: tuple[int | str, ...], root: type[Section]) -> tuple[str, type[
             continue
         parts.append(element)
         if not sections:
+            if field is not None and get_origin(field.annotation) is dict:
+                field = FieldInfo.from_annotation(get_args(field.annotation)[1])
             continue
         section = sections[0]
         field = section.model_fields.get(element)

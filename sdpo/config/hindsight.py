@@ -2,18 +2,19 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from sdpo.bounds import Reward, Tokens
 from sdpo.section import Section
 
 
 class HindsightConfig(Section):
     """The prompt that the teacher reads (paper, section 3 and Table 2)."""
 
-    max_prompt_tokens: int = Field(default=512, gt=0)
+    max_prompt_tokens: Tokens = 512
     """Longest hindsight prompt; demonstration, feedback and attempt are cut to fit (head and tail kept), never the
     question."""
-    success_threshold: float = 0.5
+    success_threshold: Reward = 0.5
     """An attempt whose environment leaves `success` out of the verdict is a success from this reward on."""
     exclude_own_success: bool = True
     """A successful attempt is never its own demonstration."""

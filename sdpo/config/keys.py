@@ -7,12 +7,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from sdpo.bounds import bare, in_words
 from sdpo.section import OneOf, Section
 
 _SCALAR_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
 _PLURALS = {int: "integers", float: "numbers", str: "strings"}
 _EXAMPLES = {int: "[1, 2]", float: "[0.5, 1.0]", str: "[one, two]"}
-_BOUND_WORDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +70,15 @@ def allowed_kinds(sections: tuple[type[Section], ...]) -> str:
 
 def allowed_values(field: FieldInfo) -> str:
     """Return what the key may hold, for example "a number above 0 and below 1, or none"."""
-    annotation, or_none = field.annotation, ""
+    annotation, rules = bare(field.annotation, field.metadata)
+    or_none = ""
     if get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation):
-        annotation = next(part for part in get_args(annotation) if part is not type(None))
+        annotation, rules = bare(next(part for part in get_args(annotation) if part is not type(None)), rules)
         or_none = ", or none"
     if sections := sections_of(annotation):
         names = dict.fromkeys(name for s in sections for name in s.model_fields)
         return f"a mapping with the keys {', '.join(names)}{or_none}"
-    for rule in field.metadata:
+    for rule in rules:
         if isinstance(rule, OneOf):
             return ", ".join(rule.names) + or_none
     if get_origin(annotation) is Literal:
@@ -88,19 +89,8 @@ def allowed_values(field: FieldInfo) -> str:
         items = get_args(annotation)[0]
         return f"a list of {_PLURALS.get(items, 'values')}, for example {_EXAMPLES.get(items, '[…]')}{or_none}"
     words = _SCALAR_WORDS.get(annotation, str(annotation)) if isinstance(annotation, type) else str(annotation)
-    return words + _bounds(field) + or_none
-
-
-def _bounds(field: FieldInfo) -> str:
-    """Return the limits of a field in words, with a leading space; blank if there are none."""
-    limits = [
-        f"{word} {getattr(rule, name):g}"
-        for rule in field.metadata
-        for name, word in _BOUND_WORDS.items()
-        if getattr(rule, name, None) is not None
-    ]
-    patterns = [f"that matches {rule.pattern}" for rule in field.metadata if getattr(rule, "pattern", None)]
-    return "".join(f" {text}" for text in [" and ".join(limits), *patterns] if text)
+    patterns = [f"that matches {rule.pattern}" for rule in rules if getattr(rule, "pattern", None)]
+    return " ".join(filter(None, [words, in_words(rules), *patterns])) + or_none
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -96,8 +96,8 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
     try:
         value = parse_yaml(raw) if kind is None else _as_text(raw.strip(), or_none=kind != "text")
     except ValueError as error:
-        raise ConfigError(f"override {text!r}: {error}") from None
-    _refuse_foreign_values(f"override {text!r}", value)
+        raise ConfigError(f"override {show(repr(text))}: {error}") from None
+    _refuse_foreign_values(f"override {show(repr(text))}", value)
     return name.split("."), value
 
 
@@ -109,15 +109,15 @@ def _as_text(raw: str, *, or_none: bool) -> str | None:
 
 
 def _refuse_foreign_values(source: str, data: Any) -> None:
-    """Refuse what JSON cannot hold: YAML's own types and cycles, and text that is no UTF-8."""
+    """Refuse what cannot be written as JSON: YAML's own types and cycles, and text that is no UTF-8. Numbers that are
+    not finite pass, and are refused with their key.
+    """
     try:
-        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+        json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ConfigError(f"{source}: not UTF-8 text; allowed: UTF-8 text") from None
     except (TypeError, ValueError, RecursionError):
-        raise ConfigError(
-            f"{source}: allowed: mappings, lists, strings, finite numbers, true, false and none"
-        ) from None
+        raise ConfigError(f"{source}: allowed: mappings, lists, strings, numbers, true, false and none") from None
 
 
 def _apply(data: dict[str, Any], names: list[str], value: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sdpo.bounds import Amount, AmountOrZero, Count, Gib
 from sdpo.section import Section
 
 
@@ -11,20 +12,18 @@ class ActorPlacement(Section):
     """What one actor asks for; the fields that all roles share."""
 
     role: ClassVar[str]
-    num_cpus: float = Field(default=0.25, ge=0)
+    num_cpus: AmountOrZero = 0.25
     """Ray CPUs of one actor; fractions, so that all actors fit on a laptop."""
-    memory_gib: float | None = Field(default=None, gt=0)
+    memory_gib: Gib | None = None
     """Memory of one actor in GiB that Ray sets aside on its node; none: Ray does not count it."""
-    resources: dict[str, float] = Field(default_factory=dict)
+    resources: dict[str, Amount] = Field(default_factory=dict)
     """Amounts of custom resources of one actor, as node types offer them, for example {fast_disk: 1}."""
     label_selector: dict[str, str] = Field(default_factory=dict)
     """Labels that the node must have, for example {sdpo-role: rollout}; a value may be !value or in(a,b)."""
 
     @model_validator(mode="after")
-    def _amounts_are_positive(self) -> Self:
+    def _resources_are_custom(self) -> Self:
         for name, amount in self.resources.items():
-            if amount <= 0:
-                raise ValueError(f"placement.{self.role}.resources.{name}={amount:g}: allowed: a number above 0")
             if name in ("CPU", "GPU", "memory", "env_slot"):
                 raise ValueError(
                     f"placement.{self.role}.resources.{name}={amount:g}: allowed: custom resources; {name} has "
@@ -43,7 +42,7 @@ class ActorPlacement(Section):
 class GpuActorPlacement(ActorPlacement):
     """As above, of a role that may live on GPUs."""
 
-    num_gpus: float = Field(default=0.0, ge=0)
+    num_gpus: AmountOrZero = 0.0
     """Ray GPUs of one actor; a fraction is a share of one GPU."""
 
     @property
@@ -69,9 +68,9 @@ class RolloutPlacement(GpuActorPlacement):
     """`placement.rollout`: the rollout workers."""
 
     role = "rollout"
-    workers: int = Field(default=1, gt=0)
+    workers: Count = 1
     """Rollout actors, one vLLM engine each."""
-    tensor_parallel: int = Field(default=1, gt=0)
+    tensor_parallel: Count = 1
     """GPUs that one engine is spread over; with more than 1, num_gpus is the same number."""
 
     @property
@@ -92,7 +91,7 @@ class TeacherPlacement(GpuActorPlacement):
     """`placement.teacher`: the teachers."""
 
     role = "teacher"
-    workers: int = Field(default=1, gt=0)
+    workers: Count = 1
     """Teacher actors."""
 
 
@@ -100,7 +99,7 @@ class LearnerPlacement(GpuActorPlacement):
     """`placement.learner`: the learner's ranks, a gang."""
 
     role = "learner"
-    ranks: int = Field(default=1, gt=0)
+    ranks: Count = 1
     """Ranks, one actor each."""
 
 
@@ -108,11 +107,11 @@ class EnvPlacement(ActorPlacement):
     """`placement.env`: the env workers. They never get a GPU."""
 
     role = "env"
-    min_workers: int = Field(default=1, gt=0)
+    min_workers: Count = 1
     """Env workers at the start, and the fewest there are."""
-    max_workers: int = Field(default=1, gt=0)
+    max_workers: Count = 1
     """The most env workers there are."""
-    env_slots: float = Field(default=0.0, ge=0)
+    env_slots: AmountOrZero = 0.0
     """Amount of the custom resource `env_slot` one env actor asks for; on a cluster only env nodes offer it."""
 
     @property

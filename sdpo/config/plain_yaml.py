@@ -12,6 +12,8 @@ from yaml.nodes import MappingNode, ScalarNode
 
 NONE_WORDS = ("~", "null", "Null", "NULL", "none", "None", "")
 """How null is written."""
+MOST_DIGITS = 1000
+"""Of a whole number; the reader of JSON behind the config takes no more than 4300."""
 _SCALARS = [
     ("tag:yaml.org,2002:null", f"^(?:{'|'.join(NONE_WORDS)})$", [*"~nN", ""]),
     ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", [*"tTfF"]),
@@ -49,6 +51,9 @@ for _tag, _pattern, _first in _SCALARS:
 
 
 def _construct_int(loader: yaml.SafeLoader, node: ScalarNode) -> int:
+    if len(node.value) > MOST_DIGITS:
+        problem = f"a number of {len(node.value)} digits; allowed: at most {MOST_DIGITS}"
+        raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
     return int(loader.construct_scalar(node))
 
 

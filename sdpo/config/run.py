@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sdpo.bounds import Count, CountOrZero, Seconds, Seed, Steps
 from sdpo.config.combinations import refusals
 from sdpo.config.data import BatchConfig, EvaluationConfig, ModelConfig, TasksConfig
 from sdpo.config.env import EnvConfig
@@ -21,11 +22,11 @@ from sdpo.section import IsPath, Section
 class CheckpointConfig(Section):
     """`checkpoint`: when, how many, and whether to go on from one."""
 
-    every_steps: int = Field(default=20, ge=0)
+    every_steps: Steps = 20
     """Checkpoint every this many steps; 0: only at the end and on interruption."""
-    keep_last: int = Field(default=2, gt=0)
+    keep_last: Count = 2
     """Newest checkpoints that are kept."""
-    keep_best: int = Field(default=0, ge=0)
+    keep_best: CountOrZero = 0
     """Checkpoints with the best held-out results that are kept as well; if any, every evaluated step is saved."""
     best_by: Literal["pass_rate", "reward"] = "pass_rate"
     """What makes a checkpoint the best: the highest held-out pass@1 or mean reward; of equals, the higher other one."""
@@ -36,7 +37,7 @@ class CheckpointConfig(Section):
 class RecordConfig(Section):
     """`record`: what the run directory keeps."""
 
-    samples_per_step: int = Field(default=32, ge=0)
+    samples_per_step: CountOrZero = 32
     """Attempts of a step whose full story (prompt, response, verdict, hindsight, per-token credit) is kept."""
     tensorboard: bool = True
     """Write TensorBoard event files beside metrics.jsonl."""
@@ -51,21 +52,21 @@ class RecordConfig(Section):
 class Deadlines(Section):
     """`deadlines`: how long each wait may take, in seconds."""
 
-    start_s: float = Field(default=300.0, gt=0)
+    start_s: Seconds = 300.0
     """For an actor to come up and load its model."""
-    generate_s: float = Field(default=600.0, gt=0)
+    generate_s: Seconds = 600.0
     """For the next finished attempt of a generation request."""
-    environment_s: float = Field(default=300.0, gt=0)
+    environment_s: Seconds = 300.0
     """For one verdict."""
-    score_s: float = Field(default=600.0, gt=0)
+    score_s: Seconds = 600.0
     """For the scores of one group."""
-    train_s: float = Field(default=900.0, gt=0)
+    train_s: Seconds = 900.0
     """For one optimizer step."""
-    weights_s: float = Field(default=300.0, gt=0)
+    weights_s: Seconds = 300.0
     """For one weight bucket or one whole transfer by nccl or ipc, and for an audit."""
-    checkpoint_s: float = Field(default=600.0, gt=0)
+    checkpoint_s: Seconds = 600.0
     """For one checkpoint, with its way into an object store."""
-    lease_s: float = Field(default=60.0, gt=0)
+    lease_s: Seconds = 60.0
     """For the run directory's lock to be renewed; a run that cannot renew it for so long ends."""
 
 
@@ -76,9 +77,9 @@ class RunConfig(Section):
     """Name of the run and of its directory."""
     dir: Annotated[str, IsPath()] = "runs"
     """Folder that holds run directories."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the run: task order, sampling."""
-    steps: int = Field(default=40, ge=0)
+    steps: Steps = 40
     """Rollout batches to train on."""
     deterministic: bool = False
     """Make the run a function of this file to the last bit, also when it is killed and resumed; costs some speed."""
@@ -112,9 +113,9 @@ class RunConfig(Section):
     """Checkpoints and resuming."""
     record: RecordConfig = RecordConfig()
     """What the run directory keeps."""
-    max_learner_restarts: int = Field(default=3, ge=0)
+    max_learner_restarts: CountOrZero = 3
     """How often the run goes on by itself from its newest checkpoint after its learner died."""
-    max_worker_restarts: int = Field(default=10, ge=0)
+    max_worker_restarts: CountOrZero = 10
     """How often one rollout worker, env worker or teacher is started again before the run stops."""
     deadlines: Deadlines = Deadlines()
     """How long anything may take."""

@@ -1,9 +1,10 @@
 """Group-relative policy optimisation as the paper's baseline runs it: no standard deviation, token mean."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from annotated_types import Gt, Le
 
+from sdpo.bounds import Clip, Coefficient
 from sdpo.objectives.base import Needs, Objective, TokenMetrics
 from sdpo.section import Section
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 class ClippedPolicyGradient(Section):
     """The group-relative term: paper baseline, and the other half of the mix (paper, eq. 3)."""
 
-    clip_low: float = Field(default=0.2, gt=0)
+    clip_low: Clip = 0.2
     """Lower clip of the ratio."""
-    clip_high: float = Field(default=0.28, gt=0)
+    clip_high: Clip = 0.28
     """Upper clip of the ratio."""
-    dual_clip: float = Field(default=3.0, gt=1)
+    dual_clip: Annotated[float, Gt(1), Le(10**9)] = 3.0
     """Bound for negative advantages."""
 
 
@@ -32,9 +33,9 @@ class GrpoObjective(ClippedPolicyGradient, Objective):
 
     kind: Literal["grpo"]
     """Group-relative policy optimisation as the paper's baseline runs it: no std, no KL, token mean."""
-    tis_clip: float | None = Field(default=2.0, gt=0)
+    tis_clip: Clip | None = 2.0
     """Cap of the truncated importance weight against the engine's log-probs; none switches it off."""
-    reference_kl: float = Field(default=0.0, ge=0)
+    reference_kl: Coefficient = 0.0
     """Weight of the KL to the initial model on the trained tokens (estimator k3); 0: no anchor."""
     top_k: Literal[0] = 0
     """GRPO needs no support."""

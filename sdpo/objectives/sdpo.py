@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from sdpo.bounds import Clip, Coefficient, CountOrZero, Mib, Probability, Share
 from sdpo.divergence import DIVERGENCES
 from sdpo.objectives.base import Needs, Objective, SupportSource, TokenMetrics
 from sdpo.objectives.grpo import ClippedPolicyGradient
@@ -35,35 +36,35 @@ class SdpoObjective(Objective):
     divergence: Annotated[str, OneOf(DIVERGENCES)] = "js"
     """KL(q||p), KL(p||q), or the generalised Jensen-Shannon divergence between them (p student, q teacher).
     Estimators other than support estimate reverse_kl."""
-    js_teacher_weight: float = Field(default=0.5, gt=0, lt=1)
+    js_teacher_weight: Share = 0.5
     """Weight of the teacher's side in the JS mixture (the paper's alpha)."""
     support: SupportSource = "rollout"
     """Whose K most likely tokens carry the divergence: the engine's while it sampled, the learner's before the first
     step of the batch, or the teacher's; full: the whole vocabulary, under full_support_mib."""
-    top_k: int = Field(default=20, ge=0)
+    top_k: CountOrZero = 20
     """Support size K; 0 exactly where the estimator looks at sampled tokens only, and with support=full."""
     tail: bool = True
     """Add one bucket for the mass outside the support; without it both sides are renormalised over it."""
-    full_support_mib: float = Field(default=1024.0, gt=0)
+    full_support_mib: Mib = 1024.0
     """support=full: most memory for the teacher's whole distributions of one batch; a run that could need more is
     refused."""
-    is_clip: float | None = Field(default=2.0, gt=0)
+    is_clip: Clip | None = 2.0
     """One-sided cap of the per-token ratio of the policy to the one before the batch's first step; none: no ratio.
     clipped_surrogate has its own clips instead."""
-    tis_clip: float | None = Field(default=2.0, gt=0)
+    tis_clip: Clip | None = 2.0
     """Cap of the per-token ratio of the policy before the batch's first step to the engine; none: no ratio.
     clipped_surrogate with support=rollout caps that policy's bins at this many times the engine's."""
-    advantage_clip: float | None = Field(default=None, gt=0)
+    advantage_clip: Clip | None = None
     """Bound of |log q - log p| per token and bin (paper, Table 12); of reverse_kl only. None: no bound."""
-    surrogate_clip_low: float = Field(default=0.2, gt=0)
+    surrogate_clip_low: Clip = 0.2
     """clipped_surrogate: lower clip of the ratio of each bin."""
-    surrogate_clip_high: float = Field(default=0.28, gt=0)
+    surrogate_clip_high: Clip = 0.28
     """clipped_surrogate: upper clip of the ratio of each bin."""
-    grpo_weight: float = Field(default=0.0, ge=0, le=1)
+    grpo_weight: Probability = 0.0
     """Weight of the group-relative advantage in the mix (lambda of paper eq. 3); 0: self-distillation alone."""
     grpo: ClippedPolicyGradient = ClippedPolicyGradient()
     """The group-relative term of the mix."""
-    reference_kl: float = Field(default=0.0, ge=0)
+    reference_kl: Coefficient = 0.0
     """Weight of the KL to the initial model on the trained tokens (estimator k3); 0: no anchor."""
 
     @property

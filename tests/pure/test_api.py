@@ -42,7 +42,7 @@ def test_a_config_is_a_run_file_with_changes() -> None:
         ({"env.code": "mine.py"}, r"env.code=mine.py: allowed: a list of strings, for example \[one, two\]"),
         ({"steps": object()}, "steps: allowed: mappings, lists"),
         ({"a..b": 1}, "'a..b': allowed: dotted keys"),
-        ({"learner.optimizer.learning_rate": float("nan")}, "finite numbers"),
+        ({"learner.optimizer.learning_rate": float("nan")}, "learning_rate=NaN: allowed: a number above 0"),
     ],
 )
 def test_bad_configs_are_config_errors(changes: dict[str, object], line: str) -> None:

@@ -111,7 +111,7 @@ def test_default_ks() -> None:
     [
         (["--samples", "4", "--k", "8"], ("--k 8", "from 1 to 4", "--samples")),
         (["--samples", "2", "--temperature", "0"], ("--samples 2", "--temperature 0", "1")),
-        (["--top-p", "1.5"], ("evaluation.top_p", "1.5")),
+        (["--top-p", "1.5"], ("--top-p: 1.5", "at most 1")),
         (["--max-response-tokens", "1020"], ("max_response_tokens=1020", "longest prompt", "at most")),
         (["--step", "3"], ("MODEL=", "run directory")),
         (["--adapter", "mbbp"], ("tasks.adapter=mbbp", "mbpp")),

@@ -72,5 +72,7 @@ def test_a_run_without_a_trace_and_a_wrong_range_are_refused(
 ) -> None:
     assert main(["timeline", str(tmp_path)]) == 2
     assert "record.trace=true" in capsys.readouterr().err
-    assert main(["timeline", str(trace(tmp_path)), "--steps", "a:3"]) == 2
-    assert "--steps=a:3: allowed: FIRST:LAST" in capsys.readouterr().err
+    run_dir = str(trace(tmp_path))
+    for steps, reason in (("a:3", "a; allowed: a whole number at least 0"), ("3", "3; allowed: FIRST:LAST")):
+        assert main(["timeline", run_dir, "--steps", steps]) == 2
+        assert f"--steps: {reason}" in capsys.readouterr().err

@@ -1,8 +1,9 @@
 """`sdpo eval MODEL TASKS …`."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 
-from orchestrator.commands import add_overrides, location, path
+from orchestrator.commands import add_overrides, location, number, path
+from sdpo.bounds import Count, LargeCount, Rate, Seed, Steps, Temperature, Tokens
 
 NAME = "eval"
 HELP = "sample tasks with a model, judge the answers: pass@1, avg@k, pass@k with intervals"
@@ -25,15 +26,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("tasks", metavar="TASKS", type=location, help="task file, or what --adapter reads")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--step", type=int, metavar="N", help="take a run directory's checkpoint after N steps")
+    which.add_argument(
+        "--step", type=number(Steps), metavar="N", help="take a run directory's checkpoint after N steps"
+    )
     which.add_argument("--best", action="store_true", help="take the best checkpoint that a run directory keeps")
-    parser.add_argument("--samples", type=int, metavar="N", help="number of samples of each task")
+    parser.add_argument("--samples", type=number(Count), metavar="N", help="number of samples of each task")
     parser.add_argument("--k", type=_numbers, metavar="1,4,8", help="k of avg@k and pass@k (default: 1, 2, 4, …, N)")
-    parser.add_argument("--temperature", type=float, metavar="T")
-    parser.add_argument("--top-p", type=float, metavar="P")
-    parser.add_argument("--max-response-tokens", type=int, metavar="N")
-    parser.add_argument("--seed", type=int, metavar="S")
-    parser.add_argument("--limit", type=int, metavar="N", help="evaluate the first N tasks only")
+    parser.add_argument("--temperature", type=number(Temperature), metavar="T")
+    parser.add_argument("--top-p", type=number(Rate), metavar="P")
+    parser.add_argument("--max-response-tokens", type=number(Tokens), metavar="N")
+    parser.add_argument("--seed", type=number(Seed), metavar="S")
+    parser.add_argument("--limit", type=number(LargeCount), metavar="N", help="evaluate the first N tasks only")
     parser.add_argument("--adapter", metavar="NAME", help="adapter that reads TASKS; none: TASKS is a task file")
     parser.add_argument("--option", action="append", default=[], metavar="key=value", help="adapter option; repeatable")
     parser.add_argument("--run", type=path, metavar="RUN.yaml", dest="run_file", help="engine and environment settings")
@@ -69,7 +72,5 @@ def run(arguments: Namespace) -> int:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(number) for number in text.split(",")}))
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r}: allowed: whole numbers with commas between, for example 1,4,8") from None
+    """Type of --k: whole numbers with commas between."""
+    return tuple(sorted({number(Count)(part) for part in text.split(",")}))

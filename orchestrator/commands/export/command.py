@@ -2,7 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from orchestrator.commands import location, path
+from orchestrator.commands import location, number, path
+from sdpo.bounds import Steps
 
 NAME = "export"
 HELP = "write a checkpoint of a run as a Hugging Face folder"
@@ -13,7 +14,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="RUN_DIR", type=location, help="a path or a URI")
     parser.add_argument("out", metavar="OUT", type=path, help="folder to write; it must not exist or be empty")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--step", type=int, metavar="N", help="the checkpoint after N steps (default: the newest)")
+    which.add_argument(
+        "--step", type=number(Steps), metavar="N", help="the checkpoint after N steps (default: the newest)"
+    )
     which.add_argument("--best", action="store_true", help="the checkpoint with the best held-out results")
     parser.add_argument(
         "--teacher", action="store_true", help="the moving average of an ema teacher instead of the policy"

@@ -2,7 +2,8 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from orchestrator.commands import location
+from orchestrator.commands import location, number
+from sdpo.bounds import Count, CountOrZero, Steps
 
 NAME = "inspect"
 HELP = "show recorded attempts of a run in the terminal, each token coloured by the teacher's credit"
@@ -15,13 +16,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--step", type=_step, metavar="N|first|last", help="one recorded step (default: every step, newest first)"
     )
     parser.add_argument("--task", metavar="ID", help="attempts at one task")
-    parser.add_argument("--sample", type=int, metavar="I", help="index of the attempt in the task's group")
+    parser.add_argument(
+        "--sample", type=number(CountOrZero), metavar="I", help="index of the attempt in the task's group"
+    )
     outcome = parser.add_mutually_exclusive_group()
     outcome.add_argument("--success", dest="success", action="store_true", default=None, help="successes only")
     outcome.add_argument("--failure", dest="success", action="store_false", default=None, help="failures only")
     parser.add_argument("--kind", help="kind of verdict, for example wrong_answer")
     parser.add_argument(
-        "--limit", type=_limit, default=20, metavar="N", help="number of attempts (default: 20); 1 shows one in full"
+        "--limit",
+        type=number(Count),
+        default=20,
+        metavar="N",
+        help="number of attempts (default: 20); 1 shows one in full",
     )
     parser.add_argument("--tokens", action="store_true", help="print the numbers of all tokens")
 
@@ -49,12 +56,7 @@ def run(arguments: Namespace) -> int:
 def _step(text: str) -> int | str:
     if text in ("first", "last"):
         return text
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r}; allowed: a number, first, last")
-    return int(text)
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}; allowed: a number from 1")
-    return int(text)
+    try:
+        return int(number(Steps)(text))
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{error}, or first or last") from None

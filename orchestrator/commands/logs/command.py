@@ -6,7 +6,8 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from orchestrator.commands import location
+from orchestrator.commands import location, number
+from sdpo.bounds import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--actor", metavar="NAME", help="show one actor, for example rollout-0, or a role: env")
     parser.add_argument("--level", choices=LEVELS, default="DEBUG", help="show this level and those above it")
-    parser.add_argument("--step", type=int, metavar="N", help="show lines that name this step")
+    parser.add_argument("--step", type=number(Steps), metavar="N", help="show lines that name this step")
     parser.add_argument("--task", metavar="ID", help="show lines that name this task")
     parser.add_argument("--follow", action="store_true", help="also show new lines, until Ctrl-C")
 

@@ -7,7 +7,8 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from orchestrator.commands import location
+from orchestrator.commands import location, number
+from sdpo.bounds import Seconds
 
 if TYPE_CHECKING:
     from orchestrator.commands.status.watcher import Watcher
@@ -32,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--once", action="store_true", help="print the status once; always so if the output is not a terminal"
     )
     parser.add_argument("--json", action="store_true", help="print the status once, as JSON: a list of runs")
-    parser.add_argument("--every-s", type=float, default=2.0, help="seconds between updates (default: 2)")
+    parser.add_argument("--every-s", type=number(Seconds), default=2.0, help="seconds between updates (default: 2)")
 
 
 def run(arguments: Namespace) -> int:

@@ -2,7 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from orchestrator.commands import location
+from orchestrator.commands import location, number
+from sdpo.bounds import SecondsOrZero
 
 NAME = "stop"
 HELP = "end a run at the next batch boundary, with a checkpoint"
@@ -22,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--now", action="store_true", help="(with --address) end without finishing the current step")
     parser.add_argument(
         "--timeout-s",
-        type=float,
+        type=number(SecondsOrZero),
         default=60.0,
         help="how long to wait until the run acknowledges the request (default: 60)",
     )

@@ -1,9 +1,11 @@
 """`sdpo timeline RUN_DIR [--out FILE.json] [--steps FIRST:LAST]`."""
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from orchestrator.commands import location, path
+from orchestrator.commands import location, number, path
+from sdpo.bounds import Steps
 from sdpo.errors import ConfigError
+from sdpo.show import show
 
 NAME = "timeline"
 HELP = "write a timeline of the actors' calls for ui.perfetto.dev or chrome://tracing"
@@ -19,7 +21,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="default: RUN_DIR/timeline.json; of a URI, timeline.json in this folder",
     )
     parser.add_argument(
-        "--steps", metavar="FIRST:LAST", default=":", help="both included; either may be left out (default: all steps)"
+        "--steps",
+        type=_steps,
+        metavar="FIRST:LAST",
+        default=":",
+        help="both included; either may be left out (default: all steps)",
     )
 
 
@@ -31,7 +37,7 @@ def run(arguments: Namespace) -> int:
     from sdpo.run_layout import TIMELINE, TRACE, step_files
     from sdpo.storage_cache import output_folder
 
-    first, last = _steps(arguments.steps)
+    first, last = arguments.steps
     folder = reading_copy(arguments.run_dir) / TRACE
     if not step_files(folder):
         raise ConfigError(f"RUN_DIR={arguments.run_dir}: no {TRACE}/step-*; allowed: a run with record.trace=true")
@@ -42,7 +48,9 @@ def run(arguments: Namespace) -> int:
 
 
 def _steps(text: str) -> tuple[int, int | None]:
+    """Type of --steps."""
     first, colon, last = text.partition(":")
-    if not colon or not all(part.isdigit() or not part for part in (first, last)):
-        raise ConfigError(f"--steps={text}: allowed: FIRST:LAST, for example 3:5, 3: or :5")
-    return int(first or 0), int(last) if last else None
+    if not colon:
+        raise ArgumentTypeError(f"{show(text)}; allowed: FIRST:LAST, for example 3:5, 3: or :5")
+    step = number(Steps)
+    return step(first or "0"), step(last) if last else None
