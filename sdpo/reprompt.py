@@ -103,7 +103,7 @@ def build_hindsight(
 
     def render(kept_chars: int) -> Int32:
         shown = {header: cut(text, kept_chars) for header, text in blocks.items()}
-        return render_prompt(tokenizer, _with_blocks(task, shown), enable_thinking=enable_thinking)
+        return _rendered(task, _with_blocks(task, shown), tokenizer, enable_thinking)
 
     def num_cut(header: str) -> int:
         return max(0, len(blocks.get(header, "")) - kept)
@@ -143,7 +143,12 @@ def frame_length(
     own = [ATTEMPT_HEADER] if config.include_own_attempt else []
     frames = [[DEMO_HEADER, header] if both else [header] for header in (FEEDBACK_HEADER, SUCCESS_FEEDBACK_HEADER)]
     turns = [_with_blocks(task, dict.fromkeys([*headers, *own], CUT_MARK)) for headers in [[DEMO_HEADER], *frames]]
-    return max(len(render_prompt(tokenizer, messages, enable_thinking=enable_thinking)) for messages in turns)
+    return max(len(_rendered(task, messages, tokenizer, enable_thinking)) for messages in turns)
+
+
+def _rendered(task: Task, messages: Sequence[Message], tokenizer: ChatTokenizer, enable_thinking: bool) -> Int32:
+    """Return a prompt with the task's tools, so that teacher and student see the same ones."""
+    return render_prompt(tokenizer, messages, tools=task.tools, enable_thinking=enable_thinking)
 
 
 def _blocks(

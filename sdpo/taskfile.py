@@ -1,7 +1,7 @@
 """Read a task set from JSON lines, JSON or Parquet, one `Task` for each record. Failures are one-line `TaskFileError`s.
 
 A line looks like {"id": "double-it", "messages": [{"role": "user", "content": "Write f(x): double it."}],
-"environment": "code", "payload": {...}}.
+"environment": "code", "payload": {...}}. `tools` may be left out.
 """
 
 import dataclasses
@@ -17,7 +17,9 @@ from sdpo.records import PARQUET, parse_json, read_file
 from sdpo.show import show
 from sdpo.types import Message, Task
 
-_TASK_KEYS = tuple(f.name for f in dataclasses.fields(Task))
+_OPTIONAL = ("tools",)
+_TASK_KEYS = tuple(f.name for f in dataclasses.fields(Task) if f.name not in _OPTIONAL)
+_TOOL = '{"type": "function", "function": {"name", "description", "parameters"}}'
 _MESSAGE_KEYS = tuple(f.name for f in dataclasses.fields(Message))
 _ROLES: tuple[str, ...] = get_args(get_type_hints(Message)["role"])
 
@@ -62,6 +64,7 @@ def to_line(task: Task) -> str:
     """Return a task as one line of a task file, without the line feed. Raises `TaskFileError` for no JSON."""
     messages = [dataclasses.asdict(message) for message in task.messages]
     line = {"id": task.id, "messages": messages, "environment": task.environment, "payload": task.payload}
+    line |= {"tools": list(task.tools)} if task.tools else {}
     try:
         text = json.dumps(line, ensure_ascii=False, allow_nan=False)
         text.encode()  # half a surrogate pair is no text
@@ -78,7 +81,7 @@ def digest(tasks: Iterable[Task]) -> str:
 def _of_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
     """Return a Parquet row as the object that a line of a task file holds."""
     nested = {}
-    for key in ("messages", "payload"):
+    for key in ("messages", "payload", "tools"):
         if isinstance(value := row.get(key), str):
             nested[key] = parse_json(f"{where}: {key}={show(value)}", value)
     return row | nested
@@ -86,12 +89,27 @@ def _of_columns(where: str, row: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_task(where: str, data: Any) -> Task:
     """Return the task of one record. Raises `TaskFileError` that starts with `where`."""
-    _check_keys(where, "", data, _TASK_KEYS)
+    _check_keys(where, "", data, _TASK_KEYS, _OPTIONAL)
     _require_text(where, "id", data["id"])
     messages = _parse_messages(where, data["messages"])
     _require_text(where, "environment", data["environment"])
     _require(isinstance(data["payload"], dict), where, "payload", data["payload"], "an object")
-    return Task(**(data | {"messages": messages}))
+    return Task(**(data | {"messages": messages, "tools": _parse_tools(where, data.get("tools"))}))
+
+
+def _parse_tools(where: str, data: Any) -> tuple[dict[str, Any], ...]:
+    """Return the tools of a task, of different names; none where they are missing."""
+    if data is None:
+        return ()
+    _require(isinstance(data, list), where, "tools", data, f"a list of {_TOOL}")
+    names = set()
+    for i, item in enumerate(data):
+        function = item.get("function") if isinstance(item, dict) and item.get("type") == "function" else None
+        name = function.get("name") if isinstance(function, dict) else None
+        _require(isinstance(name, str) and bool(name.strip()), where, f"tools[{i}]", item, _TOOL)
+        _require(name not in names, where, f"tools[{i}].function.name", name, "names of which each is used once")
+        names.add(name)
+    return tuple(data)
 
 
 def _parse_messages(where: str, data: Any) -> tuple[Message, ...]:
@@ -106,13 +124,13 @@ def _parse_messages(where: str, data: Any) -> tuple[Message, ...]:
     return tuple(Message(**item) for item in data)
 
 
-def _check_keys(where: str, prefix: str, data: Any, keys: tuple[str, ...]) -> None:
-    """Raises `TaskFileError` unless `data` is an object with exactly these keys."""
+def _check_keys(where: str, prefix: str, data: Any, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:
+    """Raises `TaskFileError` unless `data` is an object with these keys and no others than the optional ones."""
     _require(isinstance(data, dict), where, prefix.rstrip(".") or "task", data, f"an object with {', '.join(keys)}")
     for key in data:
-        if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1)
-            hint = f"nearest known key: {prefix}{near[0]}" if near else f"allowed: {', '.join(keys)}"
+        if key not in (*keys, *optional):
+            near = difflib.get_close_matches(key, (*keys, *optional), n=1)
+            hint = f"nearest known key: {prefix}{near[0]}" if near else f"allowed: {', '.join((*keys, *optional))}"
             raise TaskFileError(f"{where}: {prefix}{show(key)}: unknown key; {hint}")
     for key in keys:
         if key not in data:

@@ -28,7 +28,8 @@ class Message:
 class Task:
     """One question and what its environment needs to judge an answer.
 
-    `payload` is hidden from the model, and answer keys inside it never enter a sandbox.
+    `payload` is hidden from the model, and answer keys inside it never enter a sandbox. `tools` are given to the chat
+    template, each {"type": "function", "function": {"name", "description", "parameters"}}, parameters a JSON schema.
 
     Example: `Task(id="double-it", messages=(Message(role="user", content="Write f(x): double it."),),
     environment="code", payload={"tests": [{"kind": "functional", "function": "f", "inputs": [2], "expected": 4}]})`
@@ -38,6 +39,7 @@ class Task:
     messages: tuple[Message, ...]
     environment: str
     payload: Mapping[str, Any]
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -14,9 +14,8 @@ from env_workers.adapters import Purpose
 from env_workers.adapters.bfcl_answers import Unsupported, expected_calls
 from env_workers.adapters.bfcl_schemas import tool_of
 from env_workers.adapters.fields import Options, list_field, text_field
-from env_workers.adapters.function_calling import messages_with
+from env_workers.adapters.function_calling import matching_task, tools_option
 from env_workers.adapters.records import HUB, read_records
-from env_workers.tools.prompt import tools_prompt
 from sdpo.errors import TaskFileError
 from sdpo.paths import expanded
 from sdpo.records import read_file
@@ -31,19 +30,20 @@ log = logging.getLogger(__name__)
 
 
 def bfcl(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """Yield one task a record for `tool_matching`: a system message with the tools, then the record's messages.
+    """Yield one task a record for `tool_matching`. `tools`: as of `function_calling`.
 
     `unsupported`: what becomes of a record whose answer cannot be expressed or that no answer satisfies: refuse
     (default), skip (they are counted, named and logged).
     """
-    chosen = Options("bfcl", options, ("answers", "unsupported"))
+    chosen = Options("bfcl", options, ("answers", "unsupported", "tools"))
+    place = tools_option(chosen)
     skip = chosen.choice("unsupported", ("refuse", "skip"), "refuse") == "skip"
     answers, source = _answers(path, chosen)
     skipped = []
     for where, record in read_records(path, options):
         name = text_field(where, record, "id")
         try:
-            yield _task(where, name, record, answers, source)
+            yield _task(where, name, record, place, answers, source)
         except Unsupported as error:
             if not skip:
                 raise TaskFileError(f"{where}: {name}: {error}; allowed: tasks.options.unsupported=skip") from None
@@ -66,21 +66,18 @@ def _answers(path: str, chosen: Options) -> tuple[Mapping[str, Any], str]:
     return found, file
 
 
-def _task(where: str, name: str, record: Mapping[str, Any], answers: Mapping[str, Any], source: str) -> Task:
+def _task(
+    where: str, name: str, record: Mapping[str, Any], place: str, answers: Mapping[str, Any], source: str
+) -> Task:
     turns, functions = list_field(where, record, "question"), record.get("function")
     if len(turns) != 1:
         raise Unsupported(f"its question has {len(turns)} turns, not one")
     if not isinstance(functions, list) or not functions:
         raise Unsupported("it has no tools under function")
     tools = [tool_of(where, function) for function in functions]
-    messages = messages_with(where, {"messages": turns[0]}, tools_prompt(tools))
-    payload = {"tools": tools, "expected": _expected(where, name, tools, answers, source)}
-    return Task(
-        id=name,
-        messages=messages,
-        environment="tool_matching",
-        payload={**payload, "strings": "loose", "numbers": "typed"},
-    )
+    expected = _expected(where, name, tools, answers, source)
+    payload = {"expected": expected, "strings": "loose", "numbers": "typed"}
+    return matching_task(name, where, {"messages": turns[0]}, tools, payload, place)
 
 
 def _expected(

@@ -19,34 +19,61 @@ _ROLES = ("system", "user", "assistant")
 
 
 def function_calling(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Task]:
-    """Yield one task a record; a system message with the tools and the notation comes before the record's messages."""
-    Options("function_calling", options)
+    """Yield one task a record. `tools` (an option): `message` puts the tools and the notation into a system message
+    before the record's messages, `template` gives the tools to the model's chat template.
+    """
+    place = tools_option(Options("function_calling", options, ("tools",)))
     for number, (where, record) in enumerate(read_records(path, options), start=1):
         tools = [_tool(where, item) for item in _list(where, record, "tools")]
         calls = _list(where, record, "calls")
-        yield Task(
-            id=str(record.get("id") or numbered("function-calling", purpose, number)),
-            messages=messages_with(where, record, tools_prompt(tools)),
-            environment="tool_matching",
-            payload={"tools": tools, "expected": calls, "ordered": record.get("ordered") or False},
-        )
+        name = str(record.get("id") or numbered("function-calling", purpose, number))
+        payload = {"expected": calls, "ordered": record.get("ordered") or False}
+        yield matching_task(name, where, record, tools, payload, place)
 
 
-def messages_with(where: str, record: Mapping[str, Any], prompt: str) -> tuple[Message, ...]:
-    """Return the messages of a record (`question` or `messages`) with `prompt` at the end of the system message."""
+def tools_option(chosen: Options) -> str:
+    """Return the option `tools`: where the model sees the tools."""
+    return chosen.choice("tools", ("message", "template"), "message")
+
+
+def matching_task(
+    name: str,
+    where: str,
+    record: Mapping[str, Any],
+    tools: list[dict[str, Any]],
+    payload: Mapping[str, Any],
+    place: str,
+) -> Task:
+    """Return a task of `tool_matching` with the messages of `record`; `place` is as `tools_option` gives it."""
+    if place == "template":
+        shown = tuple({"type": "function", "function": tool} for tool in tools)
+        messages = _messages(where, record, None)
+        return Task(id=name, messages=messages, environment="tool_matching", payload=payload, tools=shown)
+    messages = _messages(where, record, tools_prompt(tools))
+    return Task(id=name, messages=messages, environment="tool_matching", payload={"tools": tools, **payload})
+
+
+def _messages(where: str, record: Mapping[str, Any], prompt: str | None) -> tuple[Message, ...]:
+    """Return the messages of a record (`question` or `messages`), with `prompt` at the end of the system message."""
+    messages = _own_messages(where, record)
+    if prompt is None:
+        return tuple(messages)
+    if messages[0].role == "system":
+        prompt = f"{messages.pop(0).content}\n\n{prompt}"
+    return (Message(role="system", content=prompt), *messages)
+
+
+def _own_messages(where: str, record: Mapping[str, Any]) -> list[Message]:
     if "messages" not in record:
-        question = text_field(where, record, "question")
-        return (Message(role="system", content=prompt), Message(role="user", content=question))
+        return [Message(role="user", content=text_field(where, record, "question"))]
     messages = []
     for item in _list(where, record, "messages"):
         if not isinstance(item, dict) or item.get("role") not in _ROLES or not isinstance(item.get("content"), str):
             raise bad_field(where, "messages", item, f"{{role, content}} with a role of {', '.join(_ROLES)}")
         messages.append(Message(role=item["role"], content=item["content"]))
-    if messages and messages[0].role == "system":
-        prompt = f"{messages.pop(0).content}\n\n{prompt}"
     if not messages or messages[-1].role != "user":
         raise bad_field(where, "messages", record["messages"], "messages of which the last is the user's")
-    return (Message(role="system", content=prompt), *messages)
+    return messages
 
 
 def _tool(where: str, item: Any) -> dict[str, Any]:

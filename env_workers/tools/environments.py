@@ -80,13 +80,16 @@ class ToolsEnvironment:
 
     @classmethod
     def check(cls, task: Task) -> None:
-        """The payload must be one that `parse_toolbox` reads, and the messages must name one of the tools at least."""
+        """The payload must be one that `parse_toolbox` reads, and the model must see tools.
+
+        They are the task's `tools`, which the chat template shows, or the messages name one of them at least.
+        """
         names = parse_toolbox(task).schemas
         shown = [message.content for message in task.messages]
-        if shown and not any(name in content for name in names for content in shown):
+        if shown and not task.tools and not any(name in content for name in names for content in shown):
             raise TaskFileError(
                 f"task {task.id}: no message names a tool ({words(sorted(names))}), so the model would see none; "
-                f"allowed: a system message with them, for example that of env_workers.tools.prompt.tools_prompt"
+                f"allowed: the task's `tools`, or a system message as env_workers.tools.prompt.tools_prompt makes it"
             )
 
     def open(self, task: Task) -> "ToolsSession":

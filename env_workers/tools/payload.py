@@ -6,6 +6,9 @@ answer the question, a list of {name, arguments, optional, optional_arguments}, 
 values are compared (`Comparison`); `notation`: json (the default) or react; `ordered`: whether the calls must come in
 the order of `expected`.
 
+Where the task itself has `tools`, which the chat template shows, they hold descriptions and parameters: there is no
+`tools` in the payload of matching, and only {name, source} in that of tools that run.
+
 Tools that run: `tools`, whose items have in addition `source`, Python that defines a function of that name; `setup`,
 Python that all of them may use; `answer`, how the final answer is judged, one of {kind: exact, value}, {kind: number,
 value, tolerance}, {kind: pattern, pattern}, {kind: check, source}; `time_limit_s`, wall time of one call.
@@ -22,6 +25,7 @@ from env_workers.payloads import choice_at, flag_at, list_at, number_at, only_ke
 from env_workers.tools.forms import BadForm, Comparison, Form, read_form
 from env_workers.tools.schema import complaint_about
 from sdpo.errors import TaskFileError
+from sdpo.show import show
 from sdpo.types import Task
 
 CHECK = "check"
@@ -60,13 +64,27 @@ def parse_matching(task: Task) -> Matching:
     notation = choice_at(task, payload, "notation", ("json", "react"))
     strings, numbers = (choice_at(task, payload, key, allowed) for key, allowed in _COMPARISON.items())
     expected = list_at(task, payload, "expected", empty=True)
+    if task.tools and "tools" in payload:
+        raise refuse(task, "tools", payload["tools"], "nothing, since the task has tools")
     return Matching(
         notation=notation,
-        schemas=parse_tool_schemas(task, list_at(task, payload, "tools")),
+        schemas=shown_schemas(task) if task.tools else parse_tool_schemas(task, list_at(task, payload, "tools")),
         expected=tuple(_expected(task, i, call) for i, call in enumerate(expected)),
         ordered=flag_at(task, payload, "ordered"),
         comparison=Comparison(strings=strings, numbers=numbers),
     )
+
+
+def shown_schemas(task: Task) -> dict[str, Mapping[str, Any]]:
+    """Return tool name -> schema of its arguments, of the tools that the chat template is given."""
+    schemas = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in task.tools}
+    for index, (name, schema) in enumerate(schemas.items()):
+        complaint = complaint_about(schema)
+        if complaint is not None:
+            raise TaskFileError(
+                f"task {task.id}: tools[{index}].function.parameters of {name} is {show(schema)}; allowed: {complaint}"
+            )
+    return schemas
 
 
 def parse_tool_schemas(
@@ -141,7 +159,12 @@ def parse_toolbox(task: Task) -> Toolbox:
     """Read `task.payload`; raises TaskFileError that names the task and the key."""
     payload = only_keys(task, task.payload, ("tools", "setup", "answer", "time_limit_s"))
     tools = list_at(task, payload, "tools")
-    schemas = parse_tool_schemas(task, tools, _TOOL_KEYS)
+    schemas = parse_tool_schemas(task, tools, ("name", "source") if task.tools else _TOOL_KEYS)
+    if task.tools:
+        shown = shown_schemas(task)
+        if shown.keys() != schemas.keys():
+            raise refuse(task, "tools", sorted(schemas), f"one with a source for each of the task's: {sorted(shown)}")
+        schemas = shown
     keys = [f"tools[{index}]" for index in range(len(tools))]
     parts = [(f"{k}.source", _source(task, tool, k, tool["name"])) for k, tool in zip(keys, tools, strict=True)]
     if payload.get("setup") is not None:

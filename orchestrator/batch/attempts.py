@@ -119,7 +119,7 @@ class Attempts:
         self, session: EnvSession, request: AttemptRequest, header: RolloutHeader, rollout: Any
     ) -> AttemptRecord:
         history: History = ()
-        in_thinking = self._in_thinking(request.task.messages)
+        in_thinking = self._in_thinking(request.task)
         ends_s = time.monotonic() + self._config.env.attempt_s
         while True:
             cut = header.finish_reason is FinishReason.LENGTH
@@ -130,14 +130,14 @@ class Attempts:
                 turn = await self._next_turn(request, header, rollout, answer, ends_s)
                 if not isinstance(turn, str):
                     header, rollout = turn
-                    in_thinking = self._in_thinking(request.task.messages, answer.messages)
+                    in_thinking = self._in_thinking(request.task, answer.messages)
                     continue
                 answer = await session.finish(history, turn)
             return AttemptRecord(task=request.task, header=header, rollout=rollout, verdict=answer)
 
-    def _in_thinking(self, messages: Sequence[Message], observation: Sequence[Message] = ()) -> bool:
+    def _in_thinking(self, task: Task, observation: Sequence[Message] = ()) -> bool:
         thinking = self._config.model.enable_thinking
-        return opens_thinking(self._tokenizer, messages, observation, enable_thinking=thinking)
+        return opens_thinking(self._tokenizer, task.messages, observation, tools=task.tools, enable_thinking=thinking)
 
     async def _next_turn(
         self, request: AttemptRequest, header: RolloutHeader, rollout: Any, observation: Observation, ends_s: float
@@ -171,6 +171,7 @@ class Attempts:
             observation.messages,
             left // 2,
             stop_id=header.last_token_id,
+            tools=request.task.tools,
             enable_thinking=self._config.model.enable_thinking,
         )
         if fitted is None:

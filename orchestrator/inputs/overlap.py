@@ -1,5 +1,6 @@
 """Find evaluation tasks that are training tasks as well, by the words of the question."""
 
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -70,4 +71,6 @@ def _shared_words(tasks: Sequence[Task]) -> set[str]:
 
 
 def _words(task: Task, roles: Sequence[str] = ("system", "user", "assistant", "tool")) -> str:
-    return " ".join(" ".join(m.content for m in task.messages if m.role in roles).casefold().split())
+    said = [m.content for m in task.messages if m.role in roles]
+    shown = [json.dumps(tool) for tool in task.tools] if "system" in roles else []
+    return " ".join(" ".join([*said, *shown]).casefold().split())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sdpo.chat import ChatTokenizer, render_prompt
+from sdpo.chat import ChatTokenizer, check_tools_shown, render_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import ModelError
 from sdpo.reprompt import Attempt, Routing, build_hindsight
@@ -11,9 +11,15 @@ from sdpo.types import HindsightPrompt, Int32, Task
 
 
 def task_prompt(config: RunConfig, tokenizer: ChatTokenizer, task: Task) -> Int32:
-    """Return the task's prompt, int32 [P]. Raises `ModelError` if the chat template refuses its messages."""
+    """Return the task's prompt, int32 [P].
+
+    Raises `ModelError` if the chat template refuses the task's messages, or if the model would not see its tools.
+    """
+    thinking = config.model.enable_thinking
     with of_task(task):
-        return render_prompt(tokenizer, task.messages, enable_thinking=config.model.enable_thinking)
+        if task.tools:
+            check_tools_shown(tokenizer, task.messages, task.tools, enable_thinking=thinking)
+        return render_prompt(tokenizer, task.messages, tools=task.tools, enable_thinking=thinking)
 
 
 @contextmanager

@@ -198,13 +198,15 @@ def _take(columns: dict[str, Array], name: str, count: int) -> Array:
 
 def _question(task: Task) -> dict[str, Any]:
     messages = [dataclasses.asdict(message) for message in task.messages]
-    return {"id": task.id, "messages": messages, "environment": task.environment}
+    tools = {"tools": list(task.tools)} if task.tools else {}
+    return {"id": task.id, "messages": messages, "environment": task.environment, **tools}
 
 
 def _tasks(text: Array) -> list[Task]:
     questions = json.loads(text.tobytes().decode())
     messages = [tuple(Message(**message) for message in question.pop("messages")) for question in questions]
-    return [Task(**q, messages=m, payload={}) for q, m in zip(questions, messages, strict=True)]
+    tools = [tuple(question.pop("tools", ())) for question in questions]
+    return [Task(**q, messages=m, payload={}, tools=t) for q, m, t in zip(questions, messages, tools, strict=True)]
 
 
 def _digest(batch_index: int, tensors: Mapping[str, Array]) -> str:

@@ -70,7 +70,7 @@ def without(key: str) -> dict[str, Any]:
         (without("id"), "id: missing; allowed: id, messages, environment, payload"),
         (without("payload"), "payload: missing; allowed: id, messages, environment, payload"),
         (record(mesages=[]), "mesages: unknown key; nearest known key: messages"),
-        (record(zzz=1), "zzz: unknown key; allowed: id, messages, environment, payload"),
+        (record(zzz=1), "zzz: unknown key; allowed: id, messages, environment, payload, tools"),
         (record(id=3), "id=3: allowed: a string that is not blank"),
         (record(id=" "), "id= : allowed: a string that is not blank"),
         (record(environment=None), "environment=none: allowed: a string that is not blank"),

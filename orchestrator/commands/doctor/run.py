@@ -26,9 +26,9 @@ from orchestrator.commands.doctor.model_shape import ModelShape, read_model_shap
 from orchestrator.inputs.inputs import Inputs
 from orchestrator.inputs.machine import gather_memory
 from orchestrator.inputs.model_config import kv_bytes_per_token, kv_cache_gib, round_up_gib
+from orchestrator.inputs.prompts import task_prompt
 from orchestrator.recorded.fingerprint import model_digests
 from orchestrator.run_dir.run_dir import RunDir
-from sdpo.chat import render_prompt
 from sdpo.config import RunConfig
 from sdpo.errors import UserError
 from sdpo.show import GIB, show_bytes
@@ -112,8 +112,8 @@ def _accepted(config: RunConfig) -> Inputs:
 
 def _measured(config: RunConfig, tokenizer: Any, tasks: Sequence[Task]) -> Lengths:
     """Return the longest prompt of the tasks, with the longest responses and hindsight prompts that are allowed."""
-    thinking, allowed = config.model.enable_thinking, Lengths.allowed(config)
-    lengths = [len(render_prompt(tokenizer, t.messages, enable_thinking=thinking)) for t in tasks]
+    allowed = Lengths.allowed(config)
+    lengths = [len(task_prompt(config, tokenizer, task)) for task in tasks]
     return Lengths(max(lengths, default=allowed.prompt), allowed.response, allowed.hindsight)
 
 

@@ -193,8 +193,9 @@ async def play(
     turns = [Turn(answer=answer, observation=None) for answer in answers[: len(sampler.limits)]]
     turns = [replace(turn, observation=tuple(read[i])) if i < len(read) else turn for i, turn in enumerate(turns)]
     notes = list(_notes(config, sampler, session, turns))
-    thinking = config.model.enable_thinking
-    if CLOSE not in script[0] and opens_thinking(tokenizer, request.task.messages, enable_thinking=thinking):
+    task, thinking = request.task, config.model.enable_thinking
+    in_thinking = opens_thinking(tokenizer, task.messages, tools=task.tools, enable_thinking=thinking)
+    if CLOSE not in script[0] and in_thinking:
         notes.append(f"the chat template has opened {OPEN}: an answer without {CLOSE} is thinking and earns nothing")
     if len(turns) < len(answers):
         notes.append(f"the attempt was over after turn {len(turns)}: {len(answers) - len(turns)} more given, not used")

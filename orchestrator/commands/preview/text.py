@@ -1,5 +1,6 @@
 """Prompts as text, with a model's tokenizer or, without one, by role and in characters."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ class CharacterTokenizer:
     added_tokens_decoder: Mapping[int, Any] = {}
 
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> str:
-        """Put `[role]` on a line of its own before every message, and `[assistant]` at the end."""
-        turns = [f"[{message['role']}]\n{message['content']}\n\n" for message in conversation]
+        """Put `[role]` on a line of its own before every message, `[tools]` first, and `[assistant]` at the end."""
+        shown = "".join(f"{json.dumps(tool, ensure_ascii=False)}\n" for tool in kwargs.get("tools") or ())
+        turns = [f"[tools]\n{shown}\n"] if shown else []
+        turns += [f"[{message['role']}]\n{message['content']}\n\n" for message in conversation]
         return "".join(turns) + "[assistant]\n"
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
