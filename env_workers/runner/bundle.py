@@ -13,6 +13,7 @@ MODULES = (
     "framing",
     "limits",
     "system_calls",
+    "packages",
     "stdio",
     "answers",
     "program",

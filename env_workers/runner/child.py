@@ -7,6 +7,7 @@ output), then messages. From it: lines, each of them `!` (it goes on) or `?` (it
 import _signal  # type: ignore[import-not-found]  # `signal` wraps it in enums, which costs
 import os
 import random
+import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NoReturn
@@ -31,6 +32,8 @@ def run_child(settings: Settings, fd: int) -> NoReturn:
         request = link.read()
         if request is not None:
             stdio.max_output_bytes = request["max_output_bytes"]
+            if request["mode"] in _OF_PROGRAMS:
+                sys.path += settings["import_folders"]
             _MODES[request["mode"]](request, link, stdio)
     except MemoryError:
         link.send(GOES_ON, {"status": "memory_limit"})
@@ -115,3 +118,5 @@ def _run_asserts(request: dict[str, Any], link: _Link, stdio: FdStdio) -> None:
 
 
 _MODES = {"calls": _run_calls, "candidate": _run_candidate, "asserts": _run_asserts}
+_OF_PROGRAMS = ("calls", "candidate")
+"""Modes of processes that run the model's program; asserts are the judge's, and import no package."""

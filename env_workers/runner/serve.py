@@ -27,6 +27,7 @@ from env_workers.runner.child import GOES_ON, WAITS, run_child
 from env_workers.runner.cleanup import Cleaner, kill_all
 from env_workers.runner.framing import SIZES, check_sizes, decode_json, encode_json, pack, parse_head
 from env_workers.runner.limits import WORK_DIR, Settings, enter_limits_to_inherit, set_dumpable
+from env_workers.runner.packages import import_folders, unreadable
 from env_workers.runner.program import run_program
 from env_workers.runner.system_calls import enter_filter
 from env_workers.runner.watch import Outcome, Watch
@@ -49,11 +50,14 @@ def serve(digest: str) -> NoReturn:
     os.chmod(WORK_DIR, 0o700)  # some engines give a mount the mode of the folder beneath
     if settings["filters"]:
         enter_filter(bytes.fromhex(settings["filters"][os.uname().machine]))
-    server = _Server(settings)
+    folders = import_folders(settings["python_path"], settings["image_packages"])
+    server = _Server({**settings, "import_folders": folders})
     _warm_up()
     gc.collect()
     gc.freeze()
-    _write(pack({"ready": True, "python": sys.version.split()[0], "uid": os.getuid(), "sha256": digest}))
+    facts = {"python": sys.version.split()[0], "uid": os.getuid(), "sha256": digest}
+    packages = {"import_folders": folders, "unreadable": unreadable(folders)}
+    _write(pack({"ready": True, **facts, **packages}))
     while True:
         server.serve_one()
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from env_workers.runner.asserts import MAX_VALUE_BYTES
 from env_workers.runner.bundle import bundle, digest
 from env_workers.sandbox.channel import Channel, Stream
+from env_workers.sandbox.packages import check_readable, mounts
 from sdpo.config import SandboxLimits
 from sdpo.errors import InfrastructureError
 
@@ -143,20 +144,35 @@ class Sandbox(ABC):
         return Ended(outcome)
 
     def _boot(
-        self, stream: Stream, timeout_s: float, *, own_uid: bool, filters: Mapping[str, str] | None = None
+        self,
+        stream: Stream,
+        timeout_s: float,
+        *,
+        own_uid: bool,
+        image_packages: bool,
+        filters: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Send the runner; return its `python`, `uid` and `sha256` as it reports them. Raises InfrastructureError.
+        """Send the runner; return its `python`, `uid`, `sha256` and `import_folders` as it reports them.
+
+        Raises InfrastructureError, and SandboxUnavailable for a folder of packages that programs cannot read.
 
         `own_uid`: the kernel counts the sandbox's processes apart from all others (they have a user of their own).
+        `image_packages`: programs may import what the interpreter's own package folders hold.
         `filters`: of system calls, by machine, for the runner to enter itself (`env_workers.runner.system_calls`).
         """
         channel = Channel(stream)
-        settings = {**_settings(self._limits, own_uid), "filters": filters}
+        settings = {
+            **_settings(self._limits, own_uid),
+            "filters": filters,
+            "python_path": list(mounts(self._limits).values()),
+            "image_packages": image_packages,
+        }
         facts = channel.boot(bundle(), settings, timeout_s)
         if facts.get("sha256") != digest():
             raise InfrastructureError(f"the sandbox runs another runner: {facts.get('sha256')!r:.80}")
+        check_readable(self._limits, facts)
         self._channel = channel
-        return {name: facts.get(name) for name in ("python", "uid", "sha256")}
+        return {name: facts.get(name) for name in ("python", "uid", "sha256", "import_folders")}
 
     def _begin(
         self, head: Mapping[str, Any], request: Mapping[str, Any], time_limit_s: float, wall_time_s: float

@@ -20,6 +20,7 @@ from env_workers.runner.bundle import ENVIRONMENT, boot_command
 from env_workers.sandbox import diagnosis
 from env_workers.sandbox.base import SHARED_FOLDER_BYTES, Sandbox
 from env_workers.sandbox.channel import PipeStream
+from env_workers.sandbox.packages import check_folders, mounts
 from env_workers.sandbox.pids_cgroup import PidsCgroup, find_root
 from env_workers.sandbox.seccomp import seccomp_filter
 from sdpo.config import BubblewrapSandbox
@@ -96,13 +97,18 @@ class Bubblewrap(Sandbox):
 
     def start(self) -> Mapping[str, Any]:
         """See `Sandbox.start`. The thread that calls this must outlive the sandbox (bwrap dies with it)."""
+        check_folders(self._config)
         bwrap = self._bwrap or find_bwrap()
         self._process = self._spawn(bwrap)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         stream = PipeStream(self._process.stdout.fileno(), self._process.stdin.fileno())
         try:
-            facts = self._boot(stream, START_TIMEOUT_S, own_uid=_kernel() >= _COUNTS_PROCESSES_BY_NAMESPACE)
+            own_uid = _kernel() >= _COUNTS_PROCESSES_BY_NAMESPACE
+            facts = self._boot(stream, START_TIMEOUT_S, own_uid=own_uid, image_packages=False)
+        except SandboxUnavailable:
+            self.close()
+            raise
         except InfrastructureError as error:
             complaint = self._error_output()
             self.close()
@@ -208,6 +214,8 @@ def _arguments(limits: BubblewrapSandbox) -> list[str]:
     for name, value in {**ENVIRONMENT, "LD_LIBRARY_PATH": f"{PYTHON_DIR}/lib"}.items():
         arguments += ["--setenv", name, value]
     arguments += [*_system_folders(), *binds]
+    for source, target in mounts(limits).items():
+        arguments += ["--ro-bind", source, target]
     arguments += ["--proc", "/proc"]
     for name, source in [*((name, f"/proc/{name}") for name in _READ_ONLY), *((name, "/dev/null") for name in _HIDDEN)]:
         if os.path.exists(f"/proc/{name}"):

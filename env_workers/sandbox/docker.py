@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from docker.errors import APIError, ImageNotFound
-from docker.types import LogConfig, Ulimit
+from docker.types import LogConfig, Mount, Ulimit
 
 from env_workers.runner.bundle import boot_command
 from env_workers.sandbox.attach import AttachStream
@@ -29,6 +29,8 @@ from env_workers.sandbox.engine import (
     unavailable,
 )
 from env_workers.sandbox.ownership import LIFETIME_S, labels
+from env_workers.sandbox.packages import mounts
+from env_workers.sandbox.packages import unavailable as no_folder
 from env_workers.sandbox.seccomp import MACHINES, seccomp_filter
 from sdpo.config import GvisorSandbox
 from sdpo.errors import InfrastructureError, SandboxUnavailable
@@ -127,7 +129,9 @@ class DockerContainer(Sandbox):
         filters = None if own_kernel else {machine: seccomp_filter(machine).hex() for machine in MACHINES}
         timeout_s = deadline - time.monotonic()
         try:
-            return engine_facts, self._boot(self._stream, timeout_s, own_uid=not own_kernel, filters=filters)
+            return engine_facts, self._boot(
+                self._stream, timeout_s, own_uid=not own_kernel, image_packages=True, filters=filters
+            )
         except InfrastructureError as error:
             self._stream.read_rest(STDERR_TIMEOUT_S)
             complaint = " ".join(self._stream.complaint.split())[-500:]
@@ -144,6 +148,9 @@ class DockerContainer(Sandbox):
         if not isinstance(error, APIError):
             return unavailable(self._config, error)
         cause = " ".join(str(error.explanation or error).split())[:500]
+        for folder in self._config.python_path:
+            if folder in cause:
+                return no_folder(folder, f"the Docker engine at {address(self._config)} refuses it: {cause}")
         return SandboxUnavailable(
             f"env.sandbox.kind={self._config.kind}: the Docker engine at {address(self._config)} refuses a container "
             f"of the image {self._config.image}: {cause}"
@@ -161,6 +168,7 @@ def host_options(config: Containers, uid: int) -> dict[str, Any]:
         "dns": ["127.0.0.1"],  # without it the host's resolver is copied in
         "dns_search": ["."],
         "read_only": True,
+        "mounts": [_read_only(source, target) for source, target in mounts(config).items()],
         "tmpfs": _folders(config, uid),
         "ipc_mode": "none",
         "cap_drop": ["ALL"],
@@ -190,3 +198,10 @@ def _folders(config: Containers, uid: int) -> dict[str, str]:
         "/dev/shm": f"rw,noexec,nosuid,nodev,size={SHARED_FOLDER_BYTES},{owned}",
         "/dev/mqueue": "ro,noexec,nosuid,nodev,size=4096,mode=0555",
     }
+
+
+def _read_only(source: str, target: str) -> Mount:
+    """Return a mount of that folder alone: older engines would mount file systems below it with their own rights."""
+    mount = Mount(target, source, type="bind", read_only=True)
+    mount["BindOptions"] = {"NonRecursive": True}
+    return mount

@@ -1,5 +1,6 @@
 """Env workers: their sandboxes and limits, and when their pool grows."""
 
+import os
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -10,7 +11,7 @@ from sdpo.section import IsPath, Section
 
 
 class SandboxLimits(Section):
-    """`env.sandbox`: limits of one execution, the same in every kind of sandbox."""
+    """`env.sandbox`: limits of one execution and what it may import, the same in every kind of sandbox."""
 
     wall_time_s: Seconds = 5.0
     """Wall time of one execution (all tests of one program)."""
@@ -33,6 +34,17 @@ class SandboxLimits(Section):
     """Bytes that one test may write or return; more where its expected output is longer."""
     max_executions: LargeCount = 2000
     """Executions after which a sandbox is replaced."""
+    python_path: Annotated[tuple[str, ...], IsPath()] = ()
+    """Folders of packages that programs may import beyond the standard library, by absolute path; they are mounted
+    read-only, and must exist where the sandboxes run."""
+
+    @field_validator("python_path")
+    @classmethod
+    def _are_absolute(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse a relative path, which would mean another folder on every machine, and the whole file system."""
+        if any(not os.path.isabs(folder) or os.path.normpath(folder).strip("/") == "" for folder in folders):
+            raise ValueError("absolute paths of folders that hold packages alone")
+        return folders
 
     @property
     def processor_time_s(self) -> float:
