@@ -23,6 +23,7 @@ from env_workers.environment import (
     Session,
     load_environment,
 )
+from env_workers.sandbox.packages import Package, list_packages
 from env_workers.sandbox.pool import SandboxPool
 from env_workers.sessions import History, Sessions, close
 from sdpo.activity import Activity
@@ -101,6 +102,11 @@ class EnvWorker:
             **self._sandboxes.counters,
             **self._metrics.counts,
         }
+
+    def packages(self) -> tuple[Package, ...]:
+        """Return what programs may import beyond the standard library. Starts a sandbox; raises as `ready`."""
+        self._sandboxes.check()
+        return list_packages(self._sandboxes)
 
     def counts(self) -> dict[str, int]:
         """Return the events since the start: see `EnvMetrics.counts`. Starts nothing."""

@@ -3,23 +3,25 @@
 import ast
 import re
 import textwrap
+from collections.abc import Sequence
 
 from sdpo.types import Message
 
 _ROLE = (
     "You are a coding expert. Solve the problem below with a correct Python program that meets its specification and "
-    "passes all of its tests. {limit} You may think the problem through first. At the end, give the complete program "
-    "in one block that is fenced with ```python and ```, without tests of your own."
+    "passes all of its tests. {limit}{packages} You may think the problem through first. At the end, give the complete "
+    "program in one block that is fenced with ```python and ```, without tests of your own."
 )
 _TYPING = ("Any", "Callable", "DefaultDict", "Deque", "Dict", "Iterable", "List", "Optional", "Set", "Tuple", "Union")
 _METHOD = re.compile(r"(?ms)^[ \t]+(?=def )")
 _SELF = re.compile(r"\(\s*self\s*,?\s*")
 
 
-def question(text: str, time_limit_s: float) -> tuple[Message, ...]:
-    """Return one user message; `time_limit_s` is the time limit of one test that the message names."""
+def question(text: str, time_limit_s: float, packages: Sequence[str] = ()) -> tuple[Message, ...]:
+    """Return one user message. It names the time limit of one test, and `packages` that programs may import."""
     seconds = f"{time_limit_s:g} second{'' if time_limit_s == 1 else 's'}"
-    role = _ROLE.format(limit=f"The time limit of each test is {seconds}.")
+    beyond = f" Beside the standard library it may import: {', '.join(packages)}." if packages else ""
+    role = _ROLE.format(limit=f"The time limit of each test is {seconds}.", packages=beyond)
     return (Message(role="user", content=f"{role}\n\n{text.strip()}"),)
 
 

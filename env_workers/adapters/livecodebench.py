@@ -34,6 +34,7 @@ _OWN = (
     "heldout_questions",
     "seed",
     "prompt_time_limit_s",
+    "packages",
     "oversized",
     "comparison",
 )
@@ -48,7 +49,8 @@ def livecodebench(path: str, purpose: Purpose, options: Mapping[str, Any]) -> It
     Training against evaluation, one of two ways: `test_fraction` (default 0.5): for training a random part of each
     problem's tests, rounded down and at least one; evaluation uses all tests of the same problems. Or
     `heldout_questions` (default 0: off): this part of the problems is for evaluation alone; both use all tests.
-    `seed` (default 0) draws either. `prompt_time_limit_s` (default 1): the limit that the prompt names.
+    `seed` (default 0) draws either. `prompt_time_limit_s` (default 1): the limit that the prompt names. `packages`: a
+    list of what the prompt says that programs may import beside the standard library (env.sandbox.python_path).
     `oversized`: what becomes of a test that is larger than a sandbox takes: refuse (default), drop; the count is
     logged, with the problems that have no other test and are left out. `comparison`: how outputs are compared
     (docs/comparison.md): value (default), exact.
@@ -60,6 +62,7 @@ def livecodebench(path: str, purpose: Purpose, options: Mapping[str, Any]) -> It
     fraction, held_out = chosen.fraction("test_fraction", 0.5), chosen.fraction("heldout_questions", 0.0)
     if chosen.has("test_fraction") and held_out:
         raise TaskFileError(f"tasks.options.test_fraction={fraction:g}: allowed: not beside heldout_questions")
+    packages = chosen.texts("packages")
     seed, shown_limit_s = chosen.integer("seed", 0), chosen.integer("prompt_time_limit_s", 1, at_least=1)
     problems = [(where, record) for where, record in read_records(path, options) if _wanted(where, record, chosen)]
     if not problems:
@@ -89,7 +92,7 @@ def livecodebench(path: str, purpose: Purpose, options: Mapping[str, Any]) -> It
         payload: dict[str, Any] = (
             {"tests": tests} if comparison == "value" else {"tests": tests, "comparison": comparison}
         )
-        yield Task(id=name, messages=question(text, shown_limit_s), environment="code", payload=payload)
+        yield Task(id=name, messages=question(text, shown_limit_s, packages), environment="code", payload=payload)
     if num_dropped:
         problems_left_out = f", and {len(without_tests)} problems with no other: {show_names(without_tests, 5)}"
         log.warning("%s: dropped %d oversized tests%s", path, num_dropped, problems_left_out if without_tests else "")

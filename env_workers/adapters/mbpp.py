@@ -24,11 +24,12 @@ def mbpp(path: str, purpose: Purpose, options: Mapping[str, Any]) -> Iterator[Ta
     Options: `first_id`, `last_id`: only these records, both included; the data set's own parts are 1-10 (examples of
     prompts), 11-510 (test), 511-600 (validation), 601-974 (training). `examples` (default 1): how many of its asserts
     the problem shows, so that the function's name is known. `challenge` (default true): also judge by the challenge
-    tests. `prompt_time_limit_s` (default 1): the limit of one test that the prompt names. `unsupported`: what
+    tests. `prompt_time_limit_s` (default 1): the limit of one test that the prompt names. `packages`: a list of what
+    the prompt says that programs may import beside the standard library (env.sandbox.python_path). `unsupported`: what
     becomes of a task whose tests no proxy carries (docs/assert-tests.md): refuse (default); skip, and the count is
     logged; open, which needs `env.allow_open_asserts`.
     """
-    own = ("first_id", "last_id", "examples", "challenge", "prompt_time_limit_s", "unsupported")
+    own = ("first_id", "last_id", "examples", "challenge", "prompt_time_limit_s", "packages", "unsupported")
     chosen = Options("mbpp", options, own)
     first, last = chosen.integer("first_id", 0), chosen.integer("last_id", 2**31)
     records = (
@@ -59,7 +60,11 @@ def _task(where: str, record: Mapping[str, Any], chosen: Options) -> Task:
     }
     return Task(
         id=f"mbpp-{_number(where, record)}",
-        messages=question(with_asserts(text, asserts[:shown]), chosen.integer("prompt_time_limit_s", 1, at_least=1)),
+        messages=question(
+            with_asserts(text, asserts[:shown]),
+            chosen.integer("prompt_time_limit_s", 1, at_least=1),
+            chosen.texts("packages"),
+        ),
         environment="code",
         payload={"tests": [test]},
     )

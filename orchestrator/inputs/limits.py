@@ -10,12 +10,12 @@ from sdpo.config import EnvConfig
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
-_CODE = ("code", "code_retry")
+CODE_ENVIRONMENTS = ("code", "code_retry")
 
 
 def check_limits_of_task(task: Task, config: EnvConfig) -> None:
     """Raise TaskFileError for a coding task that no program can pass under the limits of `config`."""
-    if task.environment not in _CODE:
+    if task.environment not in CODE_ENVIRONMENTS:
         return
     input_bytes = output_bytes = 0
     for test in task.payload["tests"]:
@@ -31,7 +31,7 @@ def check_limits_of_task(task: Task, config: EnvConfig) -> None:
 
 def time_warning(tasks: Sequence[Task], config: EnvConfig) -> str | None:
     """Return one line about coding tasks whose tests need more time than all tests of a program have; None if none."""
-    coding = [task for task in tasks if task.environment in _CODE]
+    coding = [task for task in tasks if task.environment in CODE_ENVIRONMENTS]
     short = [task for task in coding if _num_tests(task) > tests_that_fit(config, _time_limit_s(task, config))]
     if not short:
         return None

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from sdpo.bounds import Amount, Bytes, Count, LargeCount, Probability, Seconds, SecondsOrZero, WholeMib
-from sdpo.section import IsPath, Section
+from sdpo.section import PATH_ERROR, IsPath, Section
 
 
 class SandboxLimits(Section):
@@ -43,7 +44,8 @@ class SandboxLimits(Section):
     def _are_absolute(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
         """Refuse a relative path, which would mean another folder on every machine, and the whole file system."""
         if any(not os.path.isabs(folder) or os.path.normpath(folder).strip("/") == "" for folder in folders):
-            raise ValueError("absolute paths of folders that hold packages alone")
+            reason = "allowed: a list of absolute paths of folders that hold packages alone"
+            raise PydanticCustomError(PATH_ERROR, "{reason}", {"reason": reason})
         return folders
 
     @property

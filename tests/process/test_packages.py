@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import site
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,7 +14,7 @@ import numpy
 import pytest
 
 from env_workers.environment import AssertProgram
-from env_workers.runner import packages as runner_packages
+from env_workers.runner.packages import import_folders
 from env_workers.sandbox.engine import connect
 from env_workers.sandbox.packages import Package, import_failure, list_packages
 from env_workers.sandbox.pool import SandboxPool
@@ -37,8 +39,8 @@ def fill(folder: Path) -> Path:
     (folder / "json.py").write_text("raise RuntimeError('a package shadows the standard library')\n")
     (folder / "start.pth").write_text("import sys; sys.pth_was_read = True\n")
     (folder / "broken.py").write_text("import no_such_module\n")
-    site = Path(numpy.__file__).parents[1]
-    for part in (site / "numpy", site / "numpy.libs"):
+    installed = Path(numpy.__file__).parents[1]
+    for part in (installed / "numpy", installed / "numpy.libs"):
         shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns("tests", "*.pyi", "*.a"))
     folder.chmod(0o777)
     (folder / "tiny/__init__.py").chmod(0o666)
@@ -175,10 +177,10 @@ def derived_image(docker_engine: str) -> Iterator[str]:  # noqa: F811
     plain = SandboxPool(EnvConfig(sandbox=DockerSandbox(image=docker_engine)), "test-1", "env-test")
     try:
         plain.check()
-        site = plain.facts["import_folders"][0]
+        own = plain.facts["import_folders"][0]
     finally:
         plain.close()
-    files = {"Dockerfile": f"FROM {docker_engine}\nCOPY tiny.py {site}/tiny.py\n", "tiny.py": TINY}
+    files = {"Dockerfile": f"FROM {docker_engine}\nCOPY tiny.py {own}/tiny.py\n", "tiny.py": TINY}
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
         for name, text in files.items():
@@ -206,11 +208,13 @@ def test_packages_of_an_image_are_imported(derived_image: str) -> None:
 def test_the_folders_of_a_virtual_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_system: bool
 ) -> None:
-    version = f"python{runner_packages.sys.version_info[0]}.{runner_packages.sys.version_info[1]}"
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     own = tmp_path / "lib" / version / "site-packages"
     own.mkdir(parents=True)
-    (tmp_path / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = {str(with_system).lower()}\n")
-    monkeypatch.setattr(runner_packages.sys, "executable", str(tmp_path / "bin/python3"))
-    monkeypatch.setattr(runner_packages.site, "getsitepackages", lambda: ["/usr", "/no/such/folder"])
-    found = runner_packages.import_folders(["/run/packages/0"], of_image=True)
+    (tmp_path / "pyvenv.cfg").write_text(
+        f"home = /usr/bin\ninclude-system-site-packages = {str(with_system).lower()}\n"
+    )
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python3"))
+    monkeypatch.setattr(site, "getsitepackages", lambda: ["/usr", "/no/such/folder"])
+    found = import_folders(["/run/packages/0"], of_image=True)
     assert found == ["/run/packages/0", str(own), *(["/usr"] if with_system else [])]

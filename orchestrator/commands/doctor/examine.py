@@ -5,6 +5,7 @@ from orchestrator.commands.doctor.finding import Check, Finding, run_checks
 from orchestrator.commands.doctor.gpu import gpu_check
 from orchestrator.commands.doctor.local_ray import ray_checks
 from orchestrator.commands.doctor.machine import machine_checks
+from orchestrator.commands.doctor.packages import packages_checks
 from orchestrator.commands.doctor.run import run_check
 from orchestrator.commands.doctor.sandbox import needed_only, sandbox_checks
 from orchestrator.commands.doctor.software import software_check
@@ -30,6 +31,7 @@ def all_checks(config: RunConfig | None, *, full: bool) -> list[Check]:
         *machine_checks(config),
         gpu_check(config),
         *sandbox_checks(config),
+        *packages_checks(config),
         *ray_checks(full),
         tools_check(),
         *([] if config is None else [run_check(config)]),

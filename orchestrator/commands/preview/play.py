@@ -19,10 +19,11 @@ from orchestrator.failures import root_cause
 from orchestrator.group import AttemptRecord
 from orchestrator.inputs.conversations import check_conversations
 from orchestrator.inputs.inputs import TaskSets, fixed_date, load_tokenizer
+from orchestrator.inputs.limits import CODE_ENVIRONMENTS
 from orchestrator.inputs.prompts import hindsight_prompt, task_prompt
 from sdpo.chat import ChatTokenizer, opens_thinking
-from sdpo.config import RunConfig
-from sdpo.errors import ConfigError, ModelError, PromptTooLong
+from sdpo.config import BubblewrapSandbox, RunConfig
+from sdpo.errors import ConfigError, InfrastructureError, ModelError, PromptTooLong, SandboxUnavailable
 from sdpo.reprompt import Attempt, Routing, route_group
 from sdpo.show import show
 from sdpo.storage_cache import fetched
@@ -51,13 +52,17 @@ class PlayedAnswers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """Everything that is shown. `tokens_left` of the window beside prompt and response; None where it is not known."""
+    """Everything that is shown. `tokens_left` of the window beside prompt and response; None where it is not known.
+
+    `packages`: what programs may import beyond the standard library; None where no program is judged.
+    """
 
     task: Task
     task_set: str
     unit: str
     prompt: Text
     tokens_left: int | None
+    packages: tuple[str, ...] | None
     attempt: PlayedAnswers | None
     demo: PlayedAnswers | None
     hindsight: HindsightPrompt | None
@@ -82,6 +87,7 @@ def preview(
     threshold = config.hindsight.success_threshold
     worker = EnvWorker(config.env, "preview", "sdpo-preview", sets.code_bundle, threshold)
     try:
+        packages, unknown = _packages(config, task, worker)
         attempt, shown_demo = (
             asyncio.run(
                 play(
@@ -99,6 +105,7 @@ def preview(
     finally:
         worker.close()
     hindsight, notes = (None, []) if attempt is None else _hindsight(config, tokenizer, task, attempt, shown_demo)
+    notes += unknown
     tokens_left = None if plain else config.max_prompt_tokens - len(ids)
     if tokens_left is not None and tokens_left < 0:
         notes.insert(0, f"a run refuses this task: its prompt has {-tokens_left} tokens more than the window leaves it")
@@ -108,6 +115,7 @@ def preview(
         unit="characters" if plain else "tokens",
         prompt=Text(text=text_of(tokenizer, ids), length=len(ids)),
         tokens_left=tokens_left,
+        packages=packages,
         attempt=attempt,
         demo=shown_demo,
         hindsight=hindsight,
@@ -135,6 +143,21 @@ def no_such_task(where: str, sets: TaskSets, task_id: str) -> ConfigError:
         f"{where}: no such task among {len(sets.train)} training and {len(sets.heldout)} held-out "
         f"tasks; nearest: {', '.join(near)}"
     )
+
+
+def _packages(config: RunConfig, task: Task, worker: EnvWorker) -> tuple[tuple[str, ...] | None, list[str]]:
+    """Return what programs may import, and why that is not known. Raises SandboxUnavailable for folders of the run."""
+    sandbox = config.env.sandbox
+    if task.environment not in CODE_ENVIRONMENTS:
+        return None, []
+    if isinstance(sandbox, BubblewrapSandbox) and not sandbox.python_path:
+        return (), []
+    try:
+        return tuple(map(str, worker.packages())), []
+    except (SandboxUnavailable, InfrastructureError) as error:
+        if sandbox.python_path:
+            raise
+        return None, [f"what programs may import is not known: {error}"]
 
 
 def _check_turns(config: RunConfig, answers: Sequence[str], demo: Sequence[str]) -> None:

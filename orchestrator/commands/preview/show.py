@@ -33,7 +33,7 @@ def show(preview: Preview, config: RunConfig) -> None:
 
 
 def as_json(preview: Preview) -> str:
-    """Return one JSON object: task, prompt, tokens_left, attempt, demo, hindsight, notes."""
+    """Return one JSON object: task, prompt, tokens_left, packages, attempt, demo, hindsight, notes."""
     data = {
         "task": preview.task.id,
         "task_set": preview.task_set,
@@ -41,6 +41,7 @@ def as_json(preview: Preview) -> str:
         "unit": preview.unit,
         "prompt": dataclasses.asdict(preview.prompt),
         "tokens_left": preview.tokens_left,
+        "packages": preview.packages,
         "attempt": _played(preview.attempt),
         "demo": _played(preview.demo),
         "hindsight": None,
@@ -63,6 +64,8 @@ def _played(played: PlayedAnswers | None) -> dict[str, object] | None:
 def _parts(preview: Preview, config: RunConfig) -> Iterator[Part]:
     unit, window = preview.unit, config.model.max_model_len_tokens
     where = f"task {preview.task.id} ({preview.task_set}), environment {preview.task.environment}"
+    if preview.packages:
+        where += f"\nprograms may import, beside the standard library: {', '.join(preview.packages)}"
     size = f"{preview.prompt.length} {unit}"
     if preview.tokens_left is not None:
         response = config.rollout.sampling.max_response_tokens
