@@ -1,5 +1,5 @@
 # The image of the docker and gvisor sandboxes: Python 3.11 or newer and nothing else. The runner is sent in by the env
-# worker, so the image need not change with the code. Add the packages here that programs may import.
+# worker, so the image need not change with the code. Programs may import what its Python does: docs/images.md adds packages.
 #   BASE  any image with Python 3.11+; deploy/docker/make_base.sh makes one without a registry
 ARG BASE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 FROM ${BASE}

@@ -189,6 +189,14 @@ def test_a_union_without_kind_is_the_default_kind(run_file: Path) -> None:
         ),
         ("objective.kind=ppo", "objective.kind=ppo: allowed: sdpo, grpo"),
         ("objective.divergence=tv", "objective.divergence=tv: allowed: forward_kl, reverse_kl, js"),
+        *(
+            (
+                f"env.sandbox.python_path=[{path}]",
+                f'env.sandbox.python_path=["{path}"]: allowed: '
+                "a list of absolute paths of folders that hold packages alone",
+            )
+            for path in ("packages", "/", "/..")
+        ),
         ("env.sandbox.kind=none", "env.sandbox.kind=none: allowed: bubblewrap, docker, gvisor"),
         ("objective.top_k=-1", "objective.top_k=-1: allowed: an integer at least 0 and at most 1000000"),
         (

@@ -1,6 +1,7 @@
 """Packages that programs may import: of folders in every kind of sandbox, and of the image of a container."""
 
 import io
+import json
 import shutil
 import site
 import sys
@@ -18,12 +19,17 @@ from env_workers.runner.packages import import_folders
 from env_workers.sandbox.engine import connect
 from env_workers.sandbox.packages import Package, import_failure, list_packages
 from env_workers.sandbox.pool import SandboxPool
+from orchestrator.cli import main
+from orchestrator.commands.doctor.packages import look
 from sdpo.config import DockerSandbox, EnvConfig, GvisorSandbox
 from sdpo.config.env import SandboxKind
+from sdpo.config.load import load_run_config
 from sdpo.errors import SandboxUnavailable
 from sdpo.types import Task
+from tests.fixtures.run import ROOT
 from tests.fixtures.sandbox import IMAGE, KINDS, SandboxedJudge, docker_engine, private_engine, sandbox_of  # noqa: F401
 
+RUN_FILE = str(ROOT / "examples/tinycoder.yaml")
 TINY = "def double(x):\n    return 2 * x\n"
 USES_TINY = "import tiny\ndef f(x):\n    return tiny.double(x)\n"
 USES_NUMPY = "import numpy\ndef f(x):\n    return int((numpy.full((90, 90), x) @ numpy.ones((90, 90)))[0, 0])\n"
@@ -218,3 +224,21 @@ def test_the_folders_of_a_virtual_environment(
     monkeypatch.setattr(site, "getsitepackages", lambda: ["/usr", "/no/such/folder"])
     found = import_folders(["/run/packages/0"], of_image=True)
     assert found == ["/run/packages/0", str(own), *(["/usr"] if with_system else [])]
+
+
+def test_doctor_and_preview_list_them_and_refuse_a_folder_that_is_missing(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = f"env.sandbox.python_path=[{folder}]"
+    config = load_run_config(RUN_FILE, [path, "env.sandbox.wall_time_s=30", "env.time_limit_s=20"])
+    listed, warned = look(config.env)
+    assert "tiny 1.5" in listed.message
+    assert "numpy" in listed.message
+    assert "broken (ModuleNotFoundError No module named 'no_such_module')" in warned.message
+    assert main(["preview", RUN_FILE, "--plain", "--json", path]) == 0
+    assert {"numpy", "tiny 1.5"} <= set(json.loads(capfd.readouterr().out)["packages"])
+    for command in (["preview", RUN_FILE, "--plain"], ["train", RUN_FILE, f"dir={tmp_path}/runs"]):
+        assert main([*command, "env.sandbox.python_path=[/no/such/folder]"]) == 2
+        (line,) = [text for text in capfd.readouterr().err.splitlines() if "python_path" in text]
+        assert line.startswith("sdpo: env.sandbox.python_path=/no/such/folder: no such folder on ")
+    assert not (tmp_path / "runs").exists()

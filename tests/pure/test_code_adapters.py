@@ -77,6 +77,16 @@ def test_lcb_trains_on_half_of_the_tests_and_evaluates_on_all(tmp_path: Path) ->
     assert message.content.endswith("\n\nRead n, print n + 1.")
 
 
+@pytest.mark.parametrize("adapter", ["livecodebench", "humaneval", "mbpp"])
+def test_the_question_names_packages_that_programs_may_import(tmp_path: Path, adapter: str) -> None:
+    record = {"livecodebench": lcb(1), "humaneval": HUMANEVAL, "mbpp": MBPP}[adapter]
+    options = {"packages": ["numpy 2.3", "scipy"]}
+    (plain,), (named,) = (load_tasks_with(adapter, write(tmp_path, record), "train", o) for o in ({}, options))
+    before, after = plain.messages[0].content, named.messages[0].content
+    assert after.replace(" Beside the standard library it may import: numpy 2.3, scipy.", "") == before
+    assert len(after) > len(before)
+
+
 def test_lcb_functions_lose_their_class_and_inputs_are_json_by_line(tmp_path: Path) -> None:
     (task,) = load_tasks_with("livecodebench", write(tmp_path, lcb(1, **FUNCTION)), "heldout", {"tests": "private"})
     assert task.messages[0].content.endswith(
