@@ -78,5 +78,5 @@ def test_ray_is_started_only_on_request_and_without_a_cluster(monkeypatch: pytes
 def test_the_run_is_checked_last_and_only_with_a_run_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     machine = [check.name for check in all_checks(None, full=False)]
-    assert [check.name for check in all_checks(RunConfig(), full=False)] == [*machine, "run"]
+    assert [check.name for check in all_checks(RunConfig(), full=False)] == [*machine, "imports", "run"]
     assert len(set(machine)) == len(machine)

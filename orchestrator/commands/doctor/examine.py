@@ -31,8 +31,7 @@ def all_checks(config: RunConfig | None, *, full: bool) -> list[Check]:
         *machine_checks(config),
         gpu_check(config),
         *sandbox_checks(config),
-        *packages_checks(config),
         *ray_checks(full),
         tools_check(),
-        *([] if config is None else [run_check(config)]),
+        *([] if config is None else [*packages_checks(config), run_check(config)]),
     ]

@@ -13,7 +13,7 @@ from sdpo.config import BubblewrapSandbox, EnvConfig, RunConfig
 from sdpo.errors import InfrastructureError, SandboxUnavailable
 
 GROUP = "Packages"
-finding = partial(Finding, GROUP, "packages")
+finding = partial(Finding, GROUP, "imports")
 DEADLINE_S = 120.0
 TRIALS_S = 60.0
 """Time for importing the packages, one program each; those after it are not tried."""
@@ -29,11 +29,11 @@ class Import:
     failure: str | None = ""
 
 
-def packages_checks(config: RunConfig | None) -> list[Check]:
-    """List what programs of the run may import; nothing without a run, or where no env worker would start."""
-    if config is None or not config.samples:
+def packages_checks(config: RunConfig) -> list[Check]:
+    """List what programs of the run may import; nothing where no env worker would start."""
+    if not config.samples:
         return []
-    return [Check(GROUP, "packages", lambda: look(config.env), deadline_s=DEADLINE_S)]
+    return [Check(GROUP, "imports", lambda: look(config.env), deadline_s=DEADLINE_S)]
 
 
 def look(config: EnvConfig) -> list[Finding]:
