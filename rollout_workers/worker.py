@@ -113,8 +113,12 @@ class RolloutWorker:
         return f"{self.name} v{self._version} {serving if self._state is State.SERVING else self._state}"
 
     @_grouped("control")
-    async def start(self, version: Version = Version(incarnation=0, batch=0)) -> EngineInfo:  # noqa: B008
-        """Load the config's model as `version`.
+    async def start(
+        self,
+        version: Version = Version(incarnation=0, batch=0),  # noqa: B008
+        run: str = "",
+    ) -> EngineInfo:
+        """Load the config's model as `version`. `run` labels the engine's own metrics; without one they are not sent.
 
         Raises `ModelError` or `ConfigError` for a model that cannot be loaded, `StageTimeout` past `deadlines.start_s`.
         """
@@ -124,7 +128,7 @@ class RolloutWorker:
         self._config = await asyncio.to_thread(with_local_model, self._config)
         check_libraries(self._config)
         check_limits(self._config, check_model_folder(Path(self._config.model.path)))
-        await self._deadline("start", self._config.deadlines.start_s, self._start_engine(version))
+        await self._deadline("start", self._config.deadlines.start_s, self._start_engine(version, run))
         self._state = State.SERVING
         assert self._reaper is not None
         self._reaper.remember_segments()
@@ -241,7 +245,7 @@ class RolloutWorker:
 
     # ---- runs on the engine's event loop
 
-    async def _start_engine(self, version: Version) -> None:
+    async def _start_engine(self, version: Version, run: str) -> None:
         scratch = Path(tempfile.mkdtemp(prefix="sdpo-rollout-"))
         self._reaper = ProcessReaper(scratch)
         prepare_environment(self._config, scratch, self.name)
@@ -252,17 +256,11 @@ class RolloutWorker:
 
         self._decoder = AutoTokenizer.from_pretrained(self._config.model.path)
         arguments = engine_args(self._config, plain_model_path(self._config.model.path, scratch))
-        self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=self._stat_loggers())
+        self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger(run, self.name)] if run else [])
         await self._engine.update_weight_version(str(version))
         self._version = str(version)
         await self._warm_up(self._engine)
         self._settled.set()
-
-    def _stat_loggers(self) -> list[Any]:
-        """Send vLLM's metrics to Prometheus where this is an actor."""
-        if not ray.is_initialized():
-            return []
-        return [stat_logger(ray.get_runtime_context().namespace, self.name)]
 
     async def _warm_up(self, engine: "AsyncLLM") -> None:
         """Sample once: it compiles kernels that are compiled on first use, and shows that the engine works."""

@@ -144,6 +144,27 @@ def _waits(role: str) -> Panel:
 
 _SPENT = series("sdpo_actor_seconds_total", per_actor=True)
 _BUSY = series("sdpo_actor_seconds_total", per_actor=True, state="busy")
+_ENGINE = '{run=~"$run",actor=~"$actor"}'
+
+
+def _engine(title: str, what: str, name: str, legend: str = "{{actor}}", unit: str = "short", **more: float) -> Panel:
+    """Show a metric of vLLM's own, of each engine; a `name` that ends in _total or _sum as its growth per second."""
+    selector = f"ray_vllm_{name}{_ENGINE}"
+    is_counter = name.endswith(("_total", "_sum"))
+    return _one(title, what, f"rate({selector}[$__rate_interval])" if is_counter else selector, legend, unit, **more)
+
+
+ENGINES = Row(
+    "vLLM's engines",
+    (
+        _engine("Running requests", "Of each engine.", "num_requests_running"),
+        _engine("Waiting requests", "Inside the engine; more than a few: it is full.", "num_requests_waiting"),
+        _engine("KV cache in use", "1: requests are preempted.", "kv_cache_usage_perc", unit="percentunit", top=1),
+        _engine("Preempted requests", "A second; they are computed again.", "request_num_preemptions_sum"),
+        _engine("Generated tokens", "A second.", "generation_tokens_total"),
+        _engine("Prompt tokens", "A second.", "prompt_tokens_total"),
+    ),
+)
 ACTORS = Board(
     "actors",
     "sdpo: Actors",
@@ -238,6 +259,7 @@ ACTORS = Board(
                 ),
             ),
         ),
+        ENGINES,
     ),
 )
 _ENV_BUSY = series("sdpo_actor_seconds_total", per_actor=True, role="env", state="busy")

@@ -18,6 +18,7 @@ from orchestrator.actors.spawn import MemberStarter, spawn_env
 from rollout_workers.worker import RolloutActor
 from sdpo.config import RunConfig
 from sdpo.errors import InfrastructureError
+from sdpo.types import Version
 
 
 class SamplingActors:
@@ -69,8 +70,8 @@ class SamplingActors:
         self._starter.close()
 
     async def _prepare_rollout(self, member: Member) -> None:
-        """Start an engine, which serves `model.path` as `Version(incarnation=0, batch=0)`."""
-        await self._starter.start(member, "start")
+        """Start an engine, which serves `model.path`."""
+        await self._starter.start(member, "start", Version(incarnation=0, batch=0), self._starter.namespace)
         if self._load_weights is not None:
             await self._load_weights(member)
 
