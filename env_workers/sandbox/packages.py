@@ -85,7 +85,8 @@ def unavailable(folder: str, reason: str) -> SandboxUnavailable:
 def list_packages(sandbox: Executes) -> tuple[Package, ...]:
     """Ask a sandbox that has started what programs may import beyond the standard library, by name.
 
-    Names that begin with an underscore are left out. Raises InfrastructureError where the list cannot be made.
+    Names that begin with an underscore and namespace packages are left out. Raises InfrastructureError where the list
+    cannot be made.
     """
     folders = sandbox.facts.get("import_folders", [])
     if not folders:

@@ -14,18 +14,19 @@ from typing import Any
 import numpy
 import pytest
 
-from env_workers.environment import AssertProgram
+from env_workers.environment import AssertProgram, Reply
 from env_workers.runner.packages import import_folders
 from env_workers.sandbox.engine import connect
 from env_workers.sandbox.packages import Package, import_failure, list_packages
 from env_workers.sandbox.pool import SandboxPool
+from env_workers.worker import EnvWorker
 from orchestrator.cli import main
 from orchestrator.commands.doctor.packages import look
 from sdpo.config import DockerSandbox, EnvConfig, GvisorSandbox
 from sdpo.config.env import SandboxKind
 from sdpo.config.load import load_run_config
 from sdpo.errors import SandboxUnavailable
-from sdpo.types import Task
+from sdpo.types import Task, Verdict
 from tests.fixtures.run import ROOT
 from tests.fixtures.sandbox import IMAGE, KINDS, SandboxedJudge, docker_engine, private_engine, sandbox_of  # noqa: F401
 
@@ -165,6 +166,27 @@ def test_what_is_no_folder_is_refused_by_name(
     assert message.startswith(f"env.sandbox.python_path={path}: ")
     assert any(reason in message for reason in reasons)
     assert "\n" not in message
+
+
+def test_a_worker_without_the_folder_does_not_start_and_gives_no_verdict(folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "packages"
+    moved.symlink_to(folder)
+    worker = EnvWorker(EnvConfig(sandbox=sandbox_of("bubblewrap", python_path=(str(moved),))), "env-0", "test-1")
+    case = code_task({"kind": "functional", "function": "f", "inputs": [3], "expected": 6})
+    try:
+        moved.unlink()
+        with pytest.raises(SandboxUnavailable, match="no such folder on "):
+            worker.ready()
+        lost = worker.step("a", case, (), Reply(text=f"```python\n{USES_TINY}```"))
+        assert isinstance(lost, Verdict)
+        assert lost.reward is None
+        assert "no such folder" in str(lost.infrastructure_error)
+        moved.symlink_to(folder)
+        found = worker.step("b", case, (), Reply(text=f"```python\n{USES_TINY}```"))
+        assert isinstance(found, Verdict)
+        assert found.kind == "passed"
+    finally:
+        worker.close()
 
 
 def test_a_folder_that_the_user_of_a_container_cannot_read_is_refused(docker_engine: str, tmp_path: Path) -> None:  # noqa: F811
