@@ -96,8 +96,18 @@ def _checked_observation(task: Task, observation: Observation, role: str, activi
     if not isinstance(messages, tuple) or not messages:
         raise _wrong(task, activity, "messages", _shown(messages), "a tuple of at least one Message")
     for message in messages:
-        if not isinstance(message, Message) or message.role != role or not isinstance(message.content, str):
-            raise _wrong(task, activity, "messages", _shown(message), f"Messages of role {role}, its observation_role")
+        if (
+            not isinstance(message, Message)
+            or message.role not in (role, "user")
+            or not isinstance(message.content, str)
+        ):
+            raise _wrong(
+                task,
+                activity,
+                "messages",
+                _shown(message),
+                f"Messages of role user, or of role {role}, its observation_role",
+            )
     return observation
 
 

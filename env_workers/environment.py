@@ -135,7 +135,8 @@ class Environment(Protocol):
     """
 
     observation_role: ClassVar[Literal["user", "tool"] | None]
-    """Who speaks in its observations, None for a single-turn environment. Checked against the model's chat template."""
+    """Who speaks in its observations beside the user, None for a single-turn environment. Checked against the model's
+    chat template."""
 
     @classmethod
     def check(cls, task: Task) -> None:

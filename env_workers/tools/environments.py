@@ -8,8 +8,9 @@ from env_workers.payloads import refuse
 from env_workers.tools.execution import Result, ToolRunner
 from env_workers.tools.faults import faults_in, lines_of
 from env_workers.tools.grading import MAX_ANSWER_CHARS, grade
-from env_workers.tools.notations import MAX_CALLS, NOTATIONS, BadCalls, json_calls
-from env_workers.tools.payload import parse_matching, parse_toolbox
+from env_workers.tools.notations import MAX_CALLS, BadCalls, read_calls
+from env_workers.tools.payload import parse_matching
+from env_workers.tools.toolbox import parse_toolbox
 from env_workers.verdicts import failed, passed
 from env_workers.wording import last_tagged, quote, shorten, words
 from sdpo.errors import TaskFileError
@@ -47,7 +48,7 @@ class ToolMatchingEnvironment(SingleTurnEnvironment):
         """See `SingleTurnEnvironment.judge`."""
         matching = parse_matching(task)
         try:
-            calls = NOTATIONS[matching.notation](reply.text)
+            calls = read_calls(reply.text, matching.notation)
         except BadCalls as error:
             return _malformed(matching.notation, str(error), reply.truncated)
         faults = faults_in(calls, matching)
@@ -66,11 +67,12 @@ def _malformed(notation: str, complaint: str, truncated: bool) -> Verdict:
 
 
 class ToolsEnvironment:
-    """Payload: see `env_workers.tools.payload`. Results come back as the user's messages, in <tool_response>.
+    """Payload: see `env_workers.tools.toolbox`. Results come back as the user's messages, in <tool_response>.
 
-    Calls are read in the notation `json` (see `env_workers.tools.notations`); a reply without a call must hold the
-    answer in <answer>. Kinds: passed, wrong_answer, wrong_format, truncated, turn_limit, token_limit, time_limit, and
-    check_failed where the payload's check raised on the answer or went over a limit.
+    Calls are read in the notation `json` (see `env_workers.tools.notations`). A reply without a call ends the model's
+    turn: the next of the payload's `user_turns` follows, and after the last one the reply must hold the answer in
+    <answer>, unless a check sees the state. Kinds: passed, wrong_answer, wrong_format, truncated, turn_limit,
+    token_limit, time_limit, and check_failed where the payload's check raised on the answer or went over a limit.
     """
 
     observation_role: ClassVar[Literal["user", "tool"] | None] = "user"
@@ -104,25 +106,26 @@ class NativeToolsEnvironment(ToolsEnvironment):
 
 
 class ToolsSession:
-    """One attempt. Its state is the calls that were made."""
+    """One attempt. Its state is the calls that were made, and the user's turns that are left."""
 
     def __init__(self, context: Context, task: Task, role: Literal["user", "tool"]) -> None:
-        self._task, self._role, self._executor = task, role, context.sandbox
+        self._task, self._role = task, role
         self._toolbox = parse_toolbox(task)
-        self._time_limit_s = self._toolbox.time_limit_s or context.config.time_limit_s
-        self._runner = ToolRunner(self._toolbox, context.sandbox, self._time_limit_s, context.config.max_feedback_chars)
+        time_limit_s = self._toolbox.time_limit_s or context.config.time_limit_s
+        self._runner = ToolRunner(self._toolbox, context.sandbox, time_limit_s, context.config.max_feedback_chars)
         self._results: list[Result] = []
+        self._user_turns = list(self._toolbox.user_turns)
 
     def step(self, reply: Reply) -> Observation | Verdict:
         """See `Session.step`."""
         try:
-            calls = json_calls(reply.text)
+            calls = read_calls(reply.text)
         except BadCalls as error:
             if reply.truncated:
                 return self._failure("truncated", "Wrong Format", _CUT)
             return self._observation([f"Error: {error}"])
         if not calls:
-            return self._final(reply)
+            return self._user_turn() if self._user_turns and not reply.truncated else self._final(reply)
         results = self._runner.run(calls)
         self._results += results
         return self._observation([result.text for result in results])
@@ -135,9 +138,14 @@ class ToolsSession:
     def close(self) -> None:
         """Nothing to release."""
 
+    def _user_turn(self) -> Observation:
+        return Observation(messages=(Message(role="user", content=self._user_turns.pop(0)),))
+
     def _final(self, reply: Reply) -> Verdict:
         given = last_tagged(reply.text, "answer")
-        if given is None or not given:
+        if not given and self._toolbox.answer.sees_state and not reply.truncated:
+            return self._graded(reply.text.strip()[:MAX_ANSWER_CHARS], "The task is not done.")
+        if not given:
             if reply.truncated:
                 return self._failure("truncated", "Wrong Format", _CUT)
             complaint = "There is neither a call of a tool nor an answer. Write the answer as <answer>...</answer>."
@@ -145,11 +153,14 @@ class ToolsSession:
         if len(given) > MAX_ANSWER_CHARS:
             complaint = f"The answer is longer than {MAX_ANSWER_CHARS} characters."
             return self._failure("wrong_format", "Wrong Format", complaint)
-        result = grade(self._task, self._toolbox.answer, given, self._results, self._executor, self._time_limit_s)
+        return self._graded(given, f"{quote(given)} is not the right answer.")
+
+    def _graded(self, given: str, complaint: str) -> Verdict:
+        result = grade(self._task, self._toolbox, given, self._results, self._runner)
         if result.score == 1:
             return passed(**self._details())
         more = {"check_error": result.error} if result.error else {}
-        complaint = f"{quote(given)} is not the right answer. {result.text}".strip()
+        complaint = f"{complaint} {result.text}".strip()
         kind = "check_failed" if result.error else "wrong_answer"
         return self._failure(kind, "Wrong Answer", complaint, result.score, **more)
 

@@ -9,9 +9,9 @@ from env_workers.code.outcome import LIMIT_TITLES, Outcome, parse_outcomes
 from env_workers.code.show import scrub
 from env_workers.environment import Executor
 from env_workers.tools.notations import Call
-from env_workers.tools.payload import Toolbox
 from env_workers.tools.refusals import not_loaded
 from env_workers.tools.schema import faults_of
+from env_workers.tools.toolbox import Toolbox, joined
 from env_workers.wording import printable, quote, words
 from sdpo.cutting import CUT_MARK, cut
 from sdpo.errors import InfrastructureError
@@ -62,6 +62,23 @@ class ToolRunner:
             self._error(call, refused[index]) if index in refused else self._result(call, next(outcomes))
             for index, call in enumerate(calls)
         ]
+
+    def checked(self, call: code_outcome.Call) -> Outcome:
+        """Run the payload's check after the calls, in one process with them. Raises as `run`."""
+        calls = [*self._done, call.record(8 * MAX_ARGUMENT_BYTES)]
+        source = joined(self._toolbox.check_parts) + _DISPATCH
+        *before, outcome = parse_outcomes(
+            self._executor.execute(source, calls, self._time_limit_s, shared=True), len(calls)
+        )
+        if any(map(_ended, before)):
+            raise InfrastructureError("tools that had answered did not do so again")
+        return outcome
+
+    def alone(self, source: str, call: code_outcome.Call) -> Outcome:
+        """Run a call of `source` in an execution of its own. Raises InfrastructureError and SandboxViolation."""
+        records = self._executor.execute(source, [call.record(8 * MAX_ARGUMENT_BYTES)], self._time_limit_s)
+        (outcome,) = parse_outcomes(records, 1)
+        return outcome
 
     def _refusal(self, call: Call) -> str | None:
         schema = self._toolbox.schemas.get(call.name)

@@ -1,6 +1,6 @@
 """Judges the final answer of a task with tools.
 
-Checks of the payload run in the sandbox, in an execution of their own.
+Checks of the payload run in the sandbox: in an execution of their own, or after the calls where they see the state.
 """
 
 import math
@@ -8,11 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from env_workers.code.outcome import Call, Outcome, parse_outcomes
-from env_workers.environment import Executor
-from env_workers.tools.execution import MAX_ARGUMENT_BYTES, Result
-from env_workers.tools.payload import CHECK, Answer
-from env_workers.tools.refusals import described
+from env_workers.code.outcome import Call, Outcome
+from env_workers.tools.execution import Result, ToolRunner
+from env_workers.tools.refusals import described, located
+from env_workers.tools.toolbox import CHECK, Answer, Toolbox
 from sdpo.errors import EnvironmentFault
 from sdpo.types import Task
 
@@ -33,21 +32,24 @@ class Grade:
     error: str = ""
 
 
-def grade(
-    task: Task, answer: Answer, given: str, results: Sequence[Result], executor: Executor, time_limit_s: float
-) -> Grade:
-    """Grade the answer `given`. Raises EnvironmentFault for a check that gives no score, and what `executor` raises."""
+def grade(task: Task, toolbox: Toolbox, given: str, results: Sequence[Result], runner: ToolRunner) -> Grade:
+    """Grade the answer `given`; `runner` ran the calls that gave `results`.
+
+    Raises EnvironmentFault for a check that gives no score, and what the sandbox raises.
+    """
+    answer = toolbox.answer
     if answer.kind == "exact":
         return Grade(score=float(given.split() == answer.text.split()))
     if answer.kind == "number":
         return _grade_number(answer, given)
-    source = answer.text if answer.kind == "check" else _PATTERN.format(pattern=answer.text)
     calls = [
         {"name": r.call.name, "arguments": r.call.arguments, "result": r.text, "failed": r.failed} for r in results
     ]
-    call = Call(function=CHECK, args=(given, calls)).record(8 * MAX_ARGUMENT_BYTES)
-    (outcome,) = parse_outcomes(executor.execute(source, [call], time_limit_s), 1)
-    return _read(task, outcome)
+    call = Call(function=CHECK, args=(given, calls))
+    if answer.sees_state:
+        return _read(task, toolbox, runner.checked(call))
+    source = answer.text if answer.kind == "check" else _PATTERN.format(pattern=answer.text)
+    return _read(task, toolbox, runner.alone(source, call))
 
 
 def _grade_number(answer: Answer, given: str) -> Grade:
@@ -57,19 +59,21 @@ def _grade_number(answer: Answer, given: str) -> Grade:
     return Grade(score=float(math.isclose(value, answer.number, rel_tol=answer.tolerance, abs_tol=answer.tolerance)))
 
 
-def _error(outcome: Outcome) -> str:
-    where = f" (line {outcome.frames[-1][0]} of the check)" if outcome.frames else ""
-    return described(outcome) + where
+def _error(toolbox: Toolbox, outcome: Outcome) -> str:
+    if not outcome.frames:
+        return described(outcome)
+    key, line = located(toolbox.check_parts, outcome.frames[-1][0])
+    return f"{described(outcome)} (line {line} of {'the check' if key == 'answer.source' else key})"
 
 
-def _read(task: Task, outcome: Outcome) -> Grade:
+def _read(task: Task, toolbox: Toolbox, outcome: Outcome) -> Grade:
     value = outcome.value
     score, text = value if isinstance(value, list | tuple) and len(value) == 2 else (value, "")
     sound = isinstance(text, str) and isinstance(score, bool | int | float) and 0 <= score <= 1
     if outcome.status == "returned" and sound:
         return Grade(score=float(score), text=text)
     if outcome.status not in ("returned", "returned_other"):
-        return Grade(score=0.0, text="It could not be checked.", error=_error(outcome))
+        return Grade(score=0.0, text="It could not be checked.", error=_error(toolbox, outcome))
     result = outcome.type_name or repr(value)
     raise EnvironmentFault(
         f"environment {task.environment}, task {task.id}: payload.answer: check gave {result:.200}: "

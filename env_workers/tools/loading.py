@@ -8,8 +8,8 @@ from typing import Any
 from env_workers.code.outcome import Call, Outcome, parse_outcomes
 from env_workers.environment import Executor, environment_class
 from env_workers.tools.environments import ToolsEnvironment
-from env_workers.tools.payload import CHECK, Toolbox, parse_toolbox
-from env_workers.tools.refusals import described, line_of, not_loaded
+from env_workers.tools.refusals import described, line_of, located, not_loaded
+from env_workers.tools.toolbox import CHECK, Toolbox, joined, parse_toolbox
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
@@ -36,7 +36,7 @@ def check_loads(tasks: Sequence[Task], executor: Executor, num_side_by_side: int
     for task in tasks:
         toolbox = parse_toolbox(task)
         distinct.setdefault(
-            (toolbox.source, toolbox.answer.text if toolbox.answer.kind == CHECK else ""), (task, toolbox)
+            (toolbox.source, joined(toolbox.check_parts) if toolbox.answer.kind == CHECK else ""), (task, toolbox)
         )
     failed = threading.Event()
 
@@ -62,11 +62,12 @@ def _load(task: Task, toolbox: Toolbox, executor: Executor, time_limit_s: float)
         raise not_loaded(toolbox, outcome)
     if toolbox.answer.kind == CHECK:
         calls = [Call(function=CHECK, args=(probe, [])).record(1024) for probe in PROBES]
-        outcomes = parse_outcomes(executor.execute(toolbox.answer.text, calls, time_limit_s), len(PROBES))
+        source = joined(toolbox.check_parts)
+        outcomes = parse_outcomes(executor.execute(source, calls, time_limit_s), len(PROBES))
         if can_never_run(outcomes):
+            key, line = located(toolbox.check_parts, line_of(outcomes[0]))
             raise TaskFileError(
-                f"task {task.id}: payload.answer.source, line {line_of(outcomes[0])}: {described(outcomes[0])}; "
-                f"allowed: a check that can run"
+                f"task {task.id}: payload.{key}, line {line}: {described(outcomes[0])}; allowed: a check that can run"
             )
 
 

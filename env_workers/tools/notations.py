@@ -8,7 +8,7 @@ followed by `Action Input: {…}`.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from env_workers.tools.strict_json import BadJson, decode_at
 from env_workers.wording import quote
@@ -41,6 +41,15 @@ def json_calls(text: str) -> list[Call]:
 def react_calls(text: str) -> list[Call]:
     """Return the calls of `text` in the notation `react`, in order; empty when there is none. Raises BadCalls."""
     return _bounded(_actions(text))
+
+
+def read_calls(text: str, notation: Literal["json", "react"] = "json") -> list[Call]:
+    """Return the calls of tools that a reply makes, in order; empty when it makes none.
+
+    For environments of one's own: `text` is `reply.text`. Raises BadCalls for a call that cannot be read, with a
+    sentence for the model.
+    """
+    return NOTATIONS[notation](text)
 
 
 NOTATIONS: Mapping[str, Callable[[str], list[Call]]] = {"json": json_calls, "react": react_calls}

@@ -1,9 +1,10 @@
 """What is said about Python of a task that does not load."""
 
 import re
+from collections.abc import Sequence
 
 from env_workers.code.outcome import Outcome
-from env_workers.tools.payload import Toolbox
+from env_workers.tools.toolbox import Toolbox
 from sdpo.errors import TaskFileError
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -11,15 +12,20 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 def not_loaded(toolbox: Toolbox, outcome: Outcome) -> TaskFileError:
     """Return the error for tools that do not load: the task, its key, the line there, and the exception."""
-    line = line_of(outcome)
+    key, line = located(toolbox.parts, line_of(outcome))
+    allowed = "allowed: Python that loads in the sandbox"
+    return TaskFileError(f"task {toolbox.task_id}: payload.{key}, line {line}: {described(outcome)}; {allowed}")
+
+
+def located(parts: Sequence[tuple[str, str]], line: int) -> tuple[str, int]:
+    """Return the key of the part that holds a line of the joined program, and the line there."""
     key = ""
-    for key, text in toolbox.parts:  # noqa: B007
+    for key, text in parts:  # noqa: B007
         num_lines = len(_LINE_END.split(text))
         if line <= num_lines:
             break
         line -= num_lines + 1
-    allowed = "allowed: Python that loads in the sandbox"
-    return TaskFileError(f"task {toolbox.task_id}: payload.{key}, line {max(line, 1)}: {described(outcome)}; {allowed}")
+    return key, max(line, 1)
 
 
 def described(outcome: Outcome) -> str:

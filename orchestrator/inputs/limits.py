@@ -1,4 +1,4 @@
-"""Whether the limits of a run can hold the tests of its coding tasks, which their environment has accepted."""
+"""Whether the limits of a run can hold its tasks, which their environment has accepted: tests of programs, turns."""
 
 import json
 import sys
@@ -10,11 +10,17 @@ from sdpo.config import EnvConfig
 from sdpo.errors import TaskFileError
 from sdpo.types import Task
 
-CODE_ENVIRONMENTS = ("code", "code_retry")
+CODE_ENVIRONMENTS, TOOL_ENVIRONMENTS = ("code", "code_retry"), ("tools", "tools_native")
 
 
 def check_limits_of_task(task: Task, config: EnvConfig) -> None:
-    """Raise TaskFileError for a coding task that no program can pass under the limits of `config`."""
+    """Raise TaskFileError for a task that no attempt can pass under the limits of `config`."""
+    turns = task.payload.get("user_turns", ()) if task.environment in TOOL_ENVIRONMENTS else ()
+    if len(turns) >= config.max_turns:
+        raise TaskFileError(
+            f"task {task.id}: payload.user_turns has {len(turns)} turns, and the model answers each; "
+            f"allowed: fewer than env.max_turns={config.max_turns}"
+        )
     if task.environment not in CODE_ENVIRONMENTS:
         return
     input_bytes = output_bytes = 0

@@ -31,7 +31,7 @@ def test_the_page_has_an_example_for_each() -> None:
         *["code"] * 4,
         "multiple_choice",
         *["tool_matching"] * 3,
-        "tools",
+        *["tools"] * 2,
         "code_retry",
         "math",
     ]

@@ -1,6 +1,7 @@
 """Tools without a sandbox: strict JSON, schemas in words, calls that are run, graded answers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,11 +9,11 @@ import pytest
 from env_workers.environment import AssertProgram
 from env_workers.runner.program import run_program
 from env_workers.tools.execution import ToolRunner
-from env_workers.tools.grading import grade
+from env_workers.tools.grading import Grade, grade
 from env_workers.tools.notations import Call
-from env_workers.tools.payload import Answer, parse_toolbox
 from env_workers.tools.schema import complaint_about, faults_of, path_name
 from env_workers.tools.strict_json import BadJson, decode_at
+from env_workers.tools.toolbox import Answer, parse_toolbox
 from env_workers.wording import last_tagged, printable, quote, shorten, words
 from sdpo.errors import EnvironmentFault
 from sdpo.types import Task
@@ -93,8 +94,12 @@ def test_calls_run_with_the_state_of_those_before() -> None:
 
 
 def test_answers_are_graded_by_their_kind() -> None:
+    def graded(answer: Answer, given: str) -> Grade:
+        toolbox = replace(parse_toolbox(TASK), answer=answer)
+        return grade(TASK, toolbox, given, [], ToolRunner(toolbox, HereExecutor(), 1.0, 200))
+
     def score(answer: Answer, given: str) -> float:
-        return grade(TASK, answer, given, [], HereExecutor(), 1.0).score
+        return graded(answer, given).score
 
     assert score(Answer(kind="exact", text="a  b"), " a b ") == 1.0
     assert score(Answer(kind="number", number=1000, tolerance=1e-6), "1,000.0") == 1.0
@@ -102,11 +107,11 @@ def test_answers_are_graded_by_their_kind() -> None:
     assert score(Answer(kind="pattern", text="a+"), "aaa") == 1.0
     assert score(Answer(kind="pattern", text="a+"), "aab") == 0.0
     half = Answer(kind="check", text="def check(answer, calls):\n    return [0.5, 'nearly']")
-    assert grade(TASK, half, "x", [], HereExecutor(), 1.0).text == "nearly"
+    assert graded(half, "x").text == "nearly"
     raising = Answer(kind="check", text="def check(answer, calls):\n    return int(answer)")
-    assert grade(TASK, raising, "x", [], HereExecutor(), 1.0).error
+    assert graded(raising, "x").error
     with pytest.raises(EnvironmentFault, match="check gave 7"):
-        grade(TASK, raising, "7", [], HereExecutor(), 1.0)
+        graded(raising, "7")
 
 
 def test_texts_of_a_model_are_taken_apart() -> None:
