@@ -34,6 +34,8 @@ from orchestrator.failures import one_line, root_cause
 from orchestrator.inputs.inputs import Inputs
 from orchestrator.inputs.sandbox_trial import require_sandbox
 from orchestrator.loop import train
+from orchestrator.memory.check import check_cluster, check_machine
+from orchestrator.memory.run_memory import RunMemory
 from orchestrator.progress.progress import open_progress
 from orchestrator.recorded.fingerprint import fingerprint, model_digests
 from orchestrator.recorded.manifest import Manifest
@@ -87,6 +89,8 @@ def run(config: RunConfig, stop_handle: StopHandle | None = None) -> Path:
     inputs = Inputs.load(config, run_dir.prompt_date())
     digests = inputs.digests | model_digests(fetched(config.model.path))
     run_dir.check_inputs(digests)
+    memory = RunMemory.of(config, inputs.longest_prompt)
+    check_machine(memory)
     require_sandbox(config)
     try:
         run_dir.open(digests, start_facts(inputs.facts))
@@ -101,6 +105,7 @@ def run(config: RunConfig, stop_handle: StopHandle | None = None) -> Path:
             ray_session(config),
             written_address(run_dir.path),
         ):
+            check_cluster(memory)
             asyncio.run(_run_incarnations(config, inputs, run_dir, stop_handle))
     except Exception as error:
         if is_full(error):

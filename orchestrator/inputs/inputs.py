@@ -65,7 +65,9 @@ class TaskSets:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A run's input, loaded and checked. probe_ids int32 [P]: the prompt that audits weight updates, P at most 64.
+    """A run's input, loaded and checked.
+
+    longest_prompt: in tokens. probe_ids int32 [P]: the prompt that audits weight updates, P at most 64.
 
     `train` has each task once. With `recording`, attempts are read and not sampled: it is then the `source` of tasks,
     and `train` has the tasks of its batches.
@@ -75,6 +77,7 @@ class Inputs:
     train: list[Task]
     heldout: list[Task]
     tokenizer: Any
+    longest_prompt: int
     probe_ids: Int32
     code_bundle: CodeBundle
     digests: dict[str, str]
@@ -98,11 +101,12 @@ class Inputs:
         warn_of_time([*train, *heldout], config.env)
         tokenizer = _check_model(config)
         dated = fixed_date(config, tokenizer, prompt_date)
-        check_prompts(config, tokenizer, train, heldout)
+        longest = check_prompts(config, tokenizer, train, heldout)
         check_conversations(config, tokenizer, [*train, *heldout])
         probe = task_prompt(config, tokenizer, train[0])[:64]
         digests = sets.digests | dated
-        return cls(source, train, heldout, tokenizer, probe, sets.code_bundle, digests, task_facts(train, heldout))
+        facts = task_facts(train, heldout)
+        return cls(source, train, heldout, tokenizer, longest, probe, sets.code_bundle, digests, facts)
 
     @classmethod
     def _recorded(cls, config: RunConfig, recording: Recording, prompt_date: str | None) -> "Inputs":
@@ -111,11 +115,12 @@ class Inputs:
         dated = fixed_date(config, tokenizer, recording.manifest.prompt_date or prompt_date)
         model = fingerprint(Path(config.model.path), tokenizer)
         tasks = recording.check(config, model)
-        check_prompts(config, tokenizer, tasks, [])
+        longest = check_prompts(config, tokenizer, tasks, [])
         print(f"rollouts of {recording.folder}, {recording.off_policy(model)}", flush=True)
         probe = task_prompt(config, tokenizer, tasks[0])[:64] if tasks else np.zeros(1, np.int32)
         digests = {"rollout.recorded": recording.digest} | dated
-        return cls(recording, tasks, [], tokenizer, probe, NO_CODE, digests, task_facts(tasks, []), recording)
+        facts = task_facts(tasks, [])
+        return cls(recording, tasks, [], tokenizer, longest, probe, NO_CODE, digests, facts, recording)
 
 
 def _check_model(config: RunConfig) -> Any:
@@ -210,8 +215,11 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout: list[Task]) -> None:
-    """Raise `PromptTooLong` for a task whose prompt, or whose shortest hindsight prompt, would not fit."""
+def check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout: list[Task]) -> int:
+    """Return the tokens of the longest prompt, 0 without tasks. Raises `PromptTooLong` for a task whose prompt, or
+    whose shortest hindsight prompt, would not fit.
+    """
+    longest = 0
     window, limit = config.max_prompt_tokens, config.tasks.max_prompt_tokens
     allowed, where = window, f"{window}, model.max_model_len_tokens - rollout.sampling.max_response_tokens"
     if limit is not None and limit < window:
@@ -219,6 +227,7 @@ def check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout:
     for path, task in _with_paths(config, train, heldout):
         with at_its_line(path, task.id):
             length = len(task_prompt(config, tokenizer, task))
+            longest = max(longest, length)
             if length > allowed:
                 raise PromptTooLong(f"task {task.id}: its prompt has {length} tokens; allowed: at most {where}")
     allowed = config.hindsight.max_prompt_tokens
@@ -231,6 +240,7 @@ def check_prompts(config: RunConfig, tokenizer: Any, train: list[Task], heldout:
                     f"task {task.id}: the question and the hindsight template take {length} tokens; "
                     f"allowed: at most hindsight.max_prompt_tokens={allowed}"
                 )
+    return longest
 
 
 def _with_paths(config: RunConfig, train: list[Task], heldout: list[Task]) -> Iterator[tuple[str | None, Task]]:

@@ -1,7 +1,8 @@
 """What the doctor says of GPUs, from nvidia-smi's answers."""
 
 from orchestrator.commands.doctor.finding import Level
-from orchestrator.commands.doctor.gpu import gpu_check, judge_gpus, parse_gpus
+from orchestrator.commands.doctor.gpu import gpu_check, judge_gpus
+from orchestrator.inputs.gpus import parse_gpus
 from sdpo.config import RunConfig
 from tests.fixtures.doctor import only
 

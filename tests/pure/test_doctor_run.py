@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.commands.doctor.finding import Level
-from orchestrator.commands.doctor.gpu import Gpu
-from orchestrator.commands.doctor.memory_plan import plan_memory
 from orchestrator.commands.doctor.run import RunFacts, judge_run
+from orchestrator.inputs.gpus import Gpu
+from orchestrator.memory.plan import plan_memory
 from sdpo.config import RunConfig
 from tests.fixtures.doctor import LENGTHS, SEVEN_B, config_of
 

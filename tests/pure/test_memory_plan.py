@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 from orchestrator.commands.doctor.disk_plan import plan_disk
-from orchestrator.commands.doctor.memory_advice import advise
-from orchestrator.commands.doctor.memory_plan import (
+from orchestrator.inputs.model_config import kv_bytes_per_token, kv_cache_gib, round_up_gib
+from orchestrator.memory.advice import advise
+from orchestrator.memory.plan import (
     activation_bytes,
     gpu_loads,
     packed_tokens,
     plan_memory,
 )
-from orchestrator.inputs.model_config import kv_bytes_per_token, kv_cache_gib, round_up_gib
 from sdpo.config import RunConfig
 from sdpo.config.load import make_run_config
 from tests.fixtures.doctor import LENGTHS, SEVEN_B, config_of

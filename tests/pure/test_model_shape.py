@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
-from orchestrator.commands.doctor.model_shape import read_model_shape
+from orchestrator.memory.model_shape import read_model_shape
 from sdpo.errors import ModelError
 
 

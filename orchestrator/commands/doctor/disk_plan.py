@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from orchestrator.commands.doctor.memory_plan import FLOAT32, Lengths, trained_parameters
-from orchestrator.commands.doctor.model_shape import ModelShape
 from orchestrator.inputs.model_config import dtype_bytes
+from orchestrator.memory.model_shape import ModelShape
+from orchestrator.memory.plan import FLOAT32, Lengths, trained_parameters
 from sdpo.config import RunConfig
 
 BYTES_PER_RESPONSE_TOKEN = 70

@@ -1,30 +1,16 @@
 """GPUs: what nvidia-smi reports, compared with what the run asks for."""
 
-import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from orchestrator.commands.doctor.finding import Check, Finding, Level
+from orchestrator.inputs.gpus import QUERY_TIMEOUT_S, Gpu, gather_gpus
 from sdpo.config import RunConfig
-from sdpo.show import MIB, show_bytes
+from sdpo.show import show_bytes
 
 GROUP = "GPUs"
 finding = partial(Finding, GROUP)
-QUERY_TIMEOUT_S, SPARE_S = 15.0, 5.0
-_FIELDS = "index,name,memory.total,memory.free,driver_version,mig.mode.current"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
-    """One GPU. total, free: memory in bytes. mig: whether it is split into slices."""
-
-    index: int
-    name: str
-    total: int
-    free: int
-    driver: str
-    mig: bool
+SPARE_S = 5.0
 
 
 def gpu_check(config: RunConfig | None) -> Check:
@@ -33,26 +19,6 @@ def gpu_check(config: RunConfig | None) -> Check:
     wanted = sum(count * request.get("GPU", 0.0) for count, request in demand.values())
     deadline_s = QUERY_TIMEOUT_S + SPARE_S
     return Check(GROUP, "gpus", lambda: judge_gpus(gather_gpus(), wanted), deadline_s, needed=wanted > 0)
-
-
-def gather_gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs; () without nvidia-smi. Raises `OSError` or `subprocess.SubprocessError` if it fails."""
-    command = ["nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=True)
-    except FileNotFoundError:
-        return ()
-    return parse_gpus(answer.stdout)
-
-
-def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """Parse one line for each GPU: the fields of _FIELDS, memory in MiB."""
-    gpus = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        index, name, total, free, driver, mig = (field.strip() for field in line.split(","))
-        memory = {"total": int(total) * MIB, "free": int(free) * MIB}
-        gpus.append(Gpu(index=int(index), name=name, driver=driver, mig=mig == "Enabled", **memory))
-    return tuple(gpus)
 
 
 def judge_gpus(gpus: Sequence[Gpu], wanted: float) -> Iterator[Finding]:

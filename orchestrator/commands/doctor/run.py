@@ -2,18 +2,22 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 from orchestrator.commands.doctor.cluster_probe import file_system
 from orchestrator.commands.doctor.disk_plan import plan_disk
 from orchestrator.commands.doctor.finding import Check, Finding, Level
-from orchestrator.commands.doctor.gpu import Gpu, gather_gpus
-from orchestrator.commands.doctor.memory_advice import Excess, advise
-from orchestrator.commands.doctor.memory_plan import (
+from orchestrator.inputs.gpus import Gpu, gather_gpus
+from orchestrator.inputs.inputs import Inputs
+from orchestrator.inputs.machine import gather_memory
+from orchestrator.inputs.model_config import kv_bytes_per_token, kv_cache_gib, round_up_gib
+from orchestrator.memory.advice import changes
+from orchestrator.memory.model_shape import ModelShape, read_model_shape
+from orchestrator.memory.plan import (
     ENGINE_SHARE_OF_GPU,
     Device,
     Lengths,
@@ -22,24 +26,17 @@ from orchestrator.commands.doctor.memory_plan import (
     gpu_loads,
     plan_memory,
 )
-from orchestrator.commands.doctor.model_shape import ModelShape, read_model_shape
-from orchestrator.inputs.inputs import Inputs
-from orchestrator.inputs.machine import gather_memory
-from orchestrator.inputs.model_config import kv_bytes_per_token, kv_cache_gib, round_up_gib
-from orchestrator.inputs.prompts import task_prompt
+from orchestrator.memory.run_memory import TIGHT_SHARE, how_it_fits
 from orchestrator.recorded.fingerprint import model_digests
 from orchestrator.run_dir.run_dir import RunDir
 from sdpo.config import RunConfig
 from sdpo.errors import UserError
 from sdpo.show import GIB, show_bytes
 from sdpo.storage_cache import fetched, local_disk
-from sdpo.types import Task
 
 GROUP = "The run"
 finding, memory_plan, disk_plan = (partial(Finding, group) for group in (GROUP, "Memory plan", "Disk plan"))
 DEADLINE_S = 180.0
-TIGHT_SHARE = 0.9
-"""A plan is an estimate: if it takes more than this share of what is free it is called tight."""
 WORTH_NAMING = 0.02
 """Parts of a role below this share are left out of its line."""
 
@@ -77,7 +74,7 @@ def gather_run(config: RunConfig) -> RunFacts:
     refused, inputs, lengths = "", None, Lengths.allowed(config)
     try:
         inputs = _accepted(config)
-        lengths = _measured(config, inputs.tokenizer, [*inputs.train, *inputs.heldout])
+        lengths = Lengths.measured(config, inputs.longest_prompt)
     except UserError as error:
         refused = str(error)
     try:
@@ -108,13 +105,6 @@ def _accepted(config: RunConfig) -> Inputs:
         inputs = Inputs.load(config, run_dir.prompt_date())
         run_dir.check_inputs(inputs.digests | model_digests(fetched(config.model.path)))
     return inputs
-
-
-def _measured(config: RunConfig, tokenizer: Any, tasks: Sequence[Task]) -> Lengths:
-    """Return the longest prompt of the tasks, with the longest responses and hindsight prompts that are allowed."""
-    allowed = Lengths.allowed(config)
-    lengths = [len(task_prompt(config, tokenizer, task)) for task in tasks]
-    return Lengths(max(lengths, default=allowed.prompt), allowed.response, allowed.hindsight)
 
 
 def judge_run(facts: RunFacts) -> Iterator[Finding]:
@@ -157,9 +147,8 @@ def _role(role: RolePlan) -> Finding:
 
 
 def _fit(needed: int, free: int) -> tuple[Level, str]:
-    if needed <= TIGHT_SHARE * free:
-        return Level.OK, "fits"
-    return (Level.WARNING, "tight") if needed <= free else (Level.BROKEN, "does not fit")
+    word = how_it_fits(needed, free)
+    return {"fits": Level.OK, "tight": Level.WARNING, "does not fit": Level.BROKEN}[word], word
 
 
 def _host(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Finding]:
@@ -170,9 +159,9 @@ def _host(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Find
         return
     level, word = _fit(plan.host, free)
     if level is Level.BROKEN:
-        message += f"; {max(plan.roles, key=lambda role: role.all()).role} takes the most"
+        message += f"; {plan.largest.role} takes the most"
     if level is not Level.OK:
-        fix = _changes(facts, model, lambda other: other.host - int(TIGHT_SHARE * free))
+        fix = changes(facts.config, model, facts.lengths, lambda other: other.host - int(TIGHT_SHARE * free))
         yield memory_plan("sum", level, f"{word}: {message}", fix)
         return
     yield memory_plan("sum", level, f"{word}: {message}")
@@ -181,14 +170,6 @@ def _host(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Find
         message = f"if all sandboxes reach their limits at the same time it is {show_bytes(at_limit)}"
         fix = "lower env.sandbox.memory_mib, env.sandboxes_per_worker or placement.env.max_workers"
         yield memory_plan("sandboxes", Level.WARNING, message, fix)
-
-
-def _changes(facts: RunFacts, model: ModelShape, excess: Excess) -> str:
-    changes, is_enough = advise(facts.config, model, facts.lengths, excess)
-    if is_enough:
-        return " ".join(changes)
-    more = "free memory, take a smaller model, or add machines (placement.learner.ranks over several nodes)"
-    return f"{' '.join(changes)} help but are not enough; {more}" if changes else more
 
 
 def _gpus(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Finding]:
@@ -204,7 +185,9 @@ def _gpus(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Find
         level, word = _fit(load, free)
         message, fix = f"{word}: GPU {index}: {show_bytes(load)} of {show_bytes(free)}", ""
         if level is not Level.OK:
-            fix = _changes(facts, model, lambda p: max(gpu_loads(p), default=0) - int(TIGHT_SHARE * free))
+            fix = changes(
+                facts.config, model, facts.lengths, lambda p: max(gpu_loads(p), default=0) - int(TIGHT_SHARE * free)
+            )
         yield memory_plan(f"gpu {index}", level, message, fix)
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.commands.doctor.memory_plan import Lengths, MemoryPlan, packed_tokens, plan_memory
-from orchestrator.commands.doctor.model_shape import ModelShape
 from orchestrator.inputs.model_config import kv_cache_gib, round_up_gib
+from orchestrator.memory.model_shape import ModelShape
+from orchestrator.memory.plan import Lengths, MemoryPlan, packed_tokens, plan_memory
 from sdpo.config import RunConfig
 from sdpo.config.load import make_run_config
 from sdpo.show import show
@@ -29,6 +29,15 @@ def advise(config: RunConfig, model: ModelShape, lengths: Lengths, excess: Exces
         if saved >= max(1, SMALLEST_SHARE * left):
             changes, left = changes | hint, left - saved
     return [f"{key}={show(value)}" for key, value in changes.items()], left <= 0
+
+
+def changes(config: RunConfig, model: ModelShape, lengths: Lengths, excess: Excess) -> str:
+    """Return the keys to change and what else helps, as the end of a sentence."""
+    hints, is_enough = advise(config, model, lengths, excess)
+    if is_enough:
+        return " ".join(hints)
+    more = "free memory, take a smaller model, or add machines (placement.learner.ranks over several nodes)"
+    return f"{' '.join(hints)} help but are not enough; {more}" if hints else more
 
 
 def _hints(config: RunConfig, model: ModelShape, lengths: Lengths) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.commands.doctor.model_shape import ModelShape
 from orchestrator.inputs.model_config import dtype_bytes
+from orchestrator.memory.model_shape import ModelShape
 from rollout_workers.engine import batched_tokens
 from sdpo.backends import BACKENDS
 from sdpo.config import RunConfig
@@ -32,6 +32,8 @@ CUDA_CONTEXT_MIB = 600
 ENGINE_SHARE_OF_GPU = 0.92
 """The share that vLLM takes of a GPU if rollout.kv_cache_gib is none (its gpu_memory_utilization)."""
 SANDBOX_TYPICAL_MIB = 25
+CERTAIN = ("weights", "KV cache", "float32 masters", "AdamW", "teacher's average", "compute weights")
+"""The parts whose size follows from the model and the run file alone; all others are estimates."""
 FLOAT32 = 4
 
 Device = Literal["host", "gpu"]
@@ -50,6 +52,12 @@ class Lengths:
         """Return what the config allows: an upper bound for any tasks."""
         prompt = min(config.max_prompt_tokens, config.tasks.max_prompt_tokens or config.max_prompt_tokens)
         return cls(prompt, config.rollout.sampling.max_response_tokens, config.hindsight.max_prompt_tokens)
+
+    @classmethod
+    def measured(cls, config: RunConfig, longest_prompt: int) -> "Lengths":
+        """Return the longest prompt of the tasks (0: there are none), and what the config allows of the others."""
+        allowed = cls.allowed(config)
+        return cls(longest_prompt or allowed.prompt, allowed.response, allowed.hindsight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,10 @@ class RolePlan:
         """Return the bytes of one actor."""
         return sum(part.num_bytes for part in self.parts if part.device == device)
 
+    def least(self, device: Device = "host") -> int:
+        """Return the bytes of one actor that are no estimate."""
+        return sum(part.num_bytes for part in self.parts if part.device == device and part.what in CERTAIN)
+
     def all(self, device: Device = "host") -> int:
         """Return the bytes of all actors."""
         return self.count * self.each(device)
@@ -90,6 +102,16 @@ class MemoryPlan:
     def host(self) -> int:
         """Return the bytes of host memory that all roles take on one machine."""
         return sum(role.all() for role in self.roles)
+
+    @property
+    def largest(self) -> RolePlan:
+        """Return the role that takes the most host memory."""
+        return max(self.roles, key=lambda role: role.all())
+
+    @property
+    def least_host(self) -> int:
+        """Return the bytes of host memory of all roles that are no estimate."""
+        return sum(role.count * role.least() for role in self.roles)
 
     def role(self, name: str) -> RolePlan:
         """Return the plan of one role."""
@@ -254,11 +276,15 @@ def logits_bytes(config: RunConfig, model: ModelShape, *, gradients: bool) -> in
     return config.learner.logits_chunk_tokens * model.vocab_size * buffers + head
 
 
-def gpu_loads(plan: MemoryPlan) -> list[int]:
-    """Return the bytes on each GPU. As in Ray, whole GPUs belong to one actor; fractions share the first that fits."""
+def gpu_loads(plan: MemoryPlan, *, certain: bool = False) -> list[int]:
+    """Return the bytes on each GPU, or those of them that are no estimate.
+
+    As in Ray, whole GPUs belong to one actor; fractions share the first that fits.
+    """
     loads: list[int] = []
     free_shares: list[float] = []
-    actors = [(role.gpus, role.each("gpu")) for role in plan.roles if role.gpus for _ in range(role.count)]
+    size = RolePlan.least if certain else RolePlan.each
+    actors = [(role.gpus, size(role, "gpu")) for role in plan.roles if role.gpus for _ in range(role.count)]
     for share, num_bytes in actors:
         if share >= 1:
             loads += [-(-num_bytes // int(share))] * int(share)
