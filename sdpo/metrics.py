@@ -34,6 +34,18 @@ def pass_at_k(num_samples: int, num_successes: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_successes, k) / math.comb(num_samples, k)
 
 
+def best_at_k(rewards: Sequence[float], k: int) -> float:
+    """Return the mean of the highest reward of k samples over all choices of k of `rewards`; of 0 and 1, pass@k.
+
+    Raises `ValueError` for a k that is not from 1 to the number of rewards.
+    """
+    num_samples = len(rewards)
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"k={k}: allowed: from 1 to {num_samples}, the number of rewards")
+    ways = [math.comb(rank, k - 1) for rank in range(num_samples)]  # choices in which the one of this rank is highest
+    return math.fsum(w * r for w, r in zip(ways, sorted(rewards), strict=True)) / math.comb(num_samples, k)
+
+
 def wilson_interval(num_successes: int, num_samples: int, z: float = 1.959964) -> tuple[float, float]:
     """Return Wilson's score interval of a proportion; the default z covers 95 %. Without samples (0, 1)."""
     if num_samples == 0:

@@ -55,6 +55,10 @@ def outcomes(**by_task: list[bool | None]) -> list[AttemptRecord]:
     return [judged(name, i, outcome) for name, row in by_task.items() for i, outcome in enumerate(row)]
 
 
+def _rewards(row: list[bool | None]) -> list[float]:
+    return [1.0 if outcome else 0.25 for outcome in row]
+
+
 def test_pass_at_k_is_the_mean_share_of_subsets_with_a_success() -> None:
     rows: dict[str, list[bool | None]] = {
         "a": [True, False, False, False],
@@ -66,6 +70,8 @@ def test_pass_at_k_is_the_mean_share_of_subsets_with_a_success() -> None:
     for k in (1, 2, 3, 4):
         shares = [statistics.fmean(any(s) for s in itertools.combinations(row, k)) for row in rows.values()]
         assert found["pass@k"][str(k)]["mean"] == pytest.approx(statistics.fmean(shares), abs=1e-12)
+        bests = [statistics.fmean(max(s) for s in itertools.combinations(_rewards(row), k)) for row in rows.values()]
+        assert found["best@k"][str(k)]["mean"] == pytest.approx(statistics.fmean(bests), abs=1e-12)
         firsts = [statistics.fmean(bool(o) for o in row[:k]) for row in rows.values()]
         average = found["avg@k"][str(k)]
         assert average["success"]["mean"] == pytest.approx(statistics.fmean(firsts), abs=1e-12)
@@ -213,5 +219,6 @@ def test_the_table_says_what_the_result_says() -> None:
     assert "lost to infrastructure: 1 of 5 samples (20.0%); no engine" in text
     low, high = found["pass@1"]["low"], found["pass@1"]["high"]
     assert f"pass@1          0.167  {low:>7.3f} to {high:.3f}       3" in text
+    assert f"{'best@2':12}  {found['best@k']['2']['mean']:>7.3f}" in text
     assert "not checked, no training tasks are known" in text
     assert max(map(len, text.splitlines())) <= 100

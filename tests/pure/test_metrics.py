@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpo.metrics import (
+    best_at_k,
     bootstrap_interval,
     interval_over_tasks,
     pass_at_k,
@@ -66,6 +67,16 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_success(outcomes: list[bool], 
     subsets = list(itertools.combinations(outcomes, k))
     expected = sum(any(s) for s in subsets) / len(subsets)
     assert pass_at_k(len(outcomes), sum(outcomes), k) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-2, 2), min_size=1, max_size=8), st.integers(1, 8))
+def test_best_at_k_is_the_mean_of_the_best_of_all_subsets(rewards: list[float], k: int) -> None:
+    k = min(k, len(rewards))
+    bests = [max(subset) for subset in itertools.combinations(rewards, k)]
+    assert best_at_k(rewards, k) == pytest.approx(sum(bests) / len(bests), abs=1e-12)
+    with pytest.raises(ValueError, match=f"k={len(rewards) + 1}: allowed: from 1 to {len(rewards)}"):
+        best_at_k(rewards, len(rewards) + 1)
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 5, 1), (4, -1, 1), (4, 1, 0), (4, 1, 5)])

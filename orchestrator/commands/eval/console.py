@@ -1,6 +1,7 @@
 """The result of an evaluation as a table."""
 
 from collections.abc import Iterator
+from math import isclose
 from typing import Any
 
 MAX_NAME_CHARS = 24
@@ -29,9 +30,12 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     for k, row in result["pass@k"].items():
         if k != "1":
             yield _row(f"pass@{k}", row)
+    for k, row in result["best@k"].items():
+        if k != "1" and _differs(row["mean"], result["pass@k"][k]["mean"]):
+            yield _row(f"best@{k}", row)
     for k, row in result["avg@k"].items():
         yield _row(f"avg@{k}", row["success"])
-        if row["reward"]["mean"] != row["success"]["mean"]:
+        if _differs(row["reward"]["mean"], row["success"]["mean"]):
             yield _row(f"reward@{k}", row["reward"])
     yield ""
     yield f"{'tokens':12}  {'mean':>7}  {'median':>7}  {'p90':>7}  {'cut':>6}"
@@ -60,6 +64,10 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"overlap with training tasks: none of {overlap['num_train']} in {overlap['train']}"
     if overlap.get("as_trained") is False:
         yield f"{overlap['train']} has changed since the run was trained on it"
+
+
+def _differs(reward: float | None, share: float | None) -> bool:
+    return reward is not None and share is not None and not isclose(reward, share, abs_tol=1e-9)
 
 
 def _row(name: str, row: dict[str, Any]) -> str:

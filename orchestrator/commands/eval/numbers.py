@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.group import AttemptRecord
-from sdpo.metrics import interval_over_tasks, pass_at_k
+from sdpo.metrics import best_at_k, interval_over_tasks, pass_at_k
 from sdpo.types import FinishReason
 
 MAX_REASONS = 5
@@ -32,6 +32,7 @@ def numbers(judged: Sequence[AttemptRecord], ks: Sequence[int]) -> dict[str, Any
         "infrastructure": _lost(judged),
         "pass@1": _pass_at(groups, 1),
         "pass@k": {str(k): _pass_at(groups, k) for k in ks},
+        "best@k": {str(k): _best_of(groups, k) for k in ks},
         "avg@k": {str(k): _average_of_first(groups, k) for k in ks},
         "response_tokens": {
             "all": _lengths(attempts),
@@ -57,6 +58,11 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
 def _pass_at(groups: Sequence[Sequence[AttemptRecord]], k: int) -> dict[str, Any]:
     """Estimate pass@k over the tasks with at least k judged attempts, from all of their attempts."""
     return estimate([pass_at_k(len(g), sum(j.verdict.success for j in g), k) for g in groups if len(g) >= k])
+
+
+def _best_of(groups: Sequence[Sequence[AttemptRecord]], k: int) -> dict[str, Any]:
+    """Estimate the highest reward of k attempts over the tasks with at least k judged ones, from all of theirs."""
+    return estimate([best_at_k([j.reward for j in g], k) for g in groups if len(g) >= k])
 
 
 def _average_of_first(groups: Sequence[Sequence[AttemptRecord]], k: int) -> dict[str, Any]:
