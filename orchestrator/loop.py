@@ -25,7 +25,6 @@ from orchestrator.batch.step_metrics import batch_metrics, time_metrics
 from orchestrator.batch.update import train_and_publish
 from orchestrator.inputs.task_source import TaskOrder
 from orchestrator.recorder import RunRecorder
-from orchestrator.telemetry.spans import bind_context
 from sdpo.types import Version
 
 
@@ -48,9 +47,8 @@ async def train(
         # Start batch, sample, judge, look back, score: group by group, as far ahead as the gate allows.
         producer = running.create_task(produce(batches, tasks, pipeline, gate, lambda: actors.teacher_version, buffer))
         for batch_index in batches:
-            bind_context(step=batch_index + 1)
             started_s = time.monotonic()
-            groups = await collect_batch(buffer, config)
+            groups = await collect_batch(buffer, config, batch_index)
             collected_s = time.monotonic()
             metrics = batch_metrics(groups, advantage_is_signal=config.trains_on_unscored) | time_metrics(groups)
             version = Version(incarnation=incarnation, batch=batch_index + 1)

@@ -6,17 +6,20 @@ from orchestrator.events import GroupsQueued, emit
 from orchestrator.failures import check_dropped_fraction
 from orchestrator.group import Group
 from orchestrator.telemetry.deadlines import with_deadline
+from orchestrator.telemetry.spans import bind_context
 from sdpo.config import RunConfig
 
 GroupBuffer = asyncio.Queue[Group]
 """Holds finished groups between the producer and the loop."""
 
 
-async def collect_batch(buffer: GroupBuffer, config: RunConfig) -> list[Group]:
-    """Wait for all groups of the next batch; return them by index.
+async def collect_batch(buffer: GroupBuffer, config: RunConfig, batch_index: int) -> list[Group]:
+    """Wait for all groups of batch `batch_index`; return them by index.
 
+    The caller's later calls and log lines name this batch's step until the next one is collected.
     Raises `InfrastructureError` if infrastructure lost more attempts than `env.max_dropped_fraction` allows.
     """
+    bind_context(step=batch_index + 1)
     finished = [await _next_group(buffer, config) for _ in range(config.batch.tasks)]
     dropped = [attempt for group in finished for attempt in group.dropped]
     num_attempts = len(dropped) + sum(len(group.attempts) for group in finished)
