@@ -16,12 +16,12 @@ def check_conversations(config: RunConfig, tokenizer: ChatTokenizer, tasks: Iter
     """
     if config.env.max_turns == 1:
         return
-    tools = {task.environment: task.tools for task in tasks}
-    for name in sorted(tools):
+    kinds = {(task.environment, bool(task.tools)): task.tools for task in tasks}
+    for (name, _), tools in sorted(kinds.items(), key=lambda item: item[0]):
         role = environment_class(name).observation_role
         if role is None:
             continue
-        check_turns(tokenizer, role, tools=tools[name], enable_thinking=config.model.enable_thinking)
+        check_turns(tokenizer, role, tools=tools, enable_thinking=config.model.enable_thinking)
         if config.deterministic:
             raise ConfigError(
                 f"deterministic=true, env.max_turns={config.env.max_turns}: environment {name} may take several turns, "

@@ -2,7 +2,7 @@
 
     form           FORM; a record of another form is refused by its readers
     step, task, sample   training step (as in the file's name), task id, index in the task's group
-    messages       the question: [{role, content}]
+    messages       the question: [{role, content}]; tools: where the task has them, as the chat template was given them
     response       text; finish_reason: why sampling ended; versions: of the weights that sampled
     verdict        {reward, success, kind, details}; feedback: text, empty if the environment gave none
     advantage      group-relative
@@ -19,6 +19,7 @@
 Numbers are rounded to 5 digits after the point.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,13 @@ MOST_CREDIT_NATS = 2.0
 """Credit of a token is clipped to this size when attempts are ranked and tokens are coloured."""
 
 Sample = Mapping[str, Any]
+
+
+def question_parts(sample: Sample) -> list[tuple[str, str]]:
+    """Return (role, text) of what the model was asked: tools, one a line, under the role "tools", then messages."""
+    tools = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in sample.get("tools", ()))
+    messages = [(message["role"], message["content"]) for message in sample["messages"]]
+    return [("tools", tools), *messages] if tools else messages
 
 
 def why_no_credit(sample: Sample) -> str:

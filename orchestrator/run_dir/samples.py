@@ -39,6 +39,7 @@ def _describe(group: Group, attempt: AttemptRecord, tokenizer: Any, timeout_s: f
         "task": group.task.id,
         "sample": attempt.header.sample_index,
         "messages": [{"role": m.role, "content": m.content} for m in group.task.messages],
+        **({"tools": list(group.task.tools)} if group.task.tools else {}),
         "response": attempt.header.text,
         "finish_reason": attempt.header.finish_reason,
         "versions": [str(version) for version in attempt.header.versions],

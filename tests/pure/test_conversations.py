@@ -1,5 +1,6 @@
 """Tasks with several turns need a chat template with a place for them, and a run that is not in lockstep."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +10,10 @@ from transformers import AutoTokenizer
 from examples.tinycoder.make_tasks import FOLDER
 from orchestrator.inputs.conversations import check_conversations
 from sdpo.config import RunConfig
-from sdpo.errors import ConfigError
+from sdpo.errors import ConfigError, ModelError
 from sdpo.types import Task
 from tests.fixtures.orchestrator import task_of
+from tests.fixtures.tool_templates import WITH_TOOLS, function
 
 TASK = task_of("t")
 
@@ -30,6 +32,18 @@ class Talkative:
     def check(cls, task: Task) -> None: ...
 
     def open(self, task: Task) -> Any: ...
+
+
+def test_results_are_tried_with_the_tools_of_the_tasks_and_without(tokenizer: Any) -> None:
+    """The template refuses results where no tools are given."""
+    picky = copy.copy(tokenizer)
+    picky.chat_template = WITH_TOOLS
+    plain = replace(TASK, environment="tools_native")
+    shown = replace(plain, tools=(function("add_up"),))
+    check_conversations(RunConfig(), picky, [shown, shown])
+    for tasks in ([plain, shown], [shown, plain]):
+        with pytest.raises(ModelError, match="a result without tools"):
+            check_conversations(RunConfig(), picky, tasks)
 
 
 def test_several_turns_in_lockstep_are_refused_by_both_keys(tokenizer: Any) -> None:

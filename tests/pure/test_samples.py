@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from orchestrator.group import Group
 from orchestrator.run_dir import samples
 from orchestrator.run_dir.run_view import RunView
+from orchestrator.run_dir.sample_form import question_parts
 from orchestrator.run_dir.token_pieces import token_pieces
 from sdpo.errors import ConfigError
 from sdpo.types import (
@@ -90,7 +91,8 @@ def test_recorded_values_stand_one_a_token_and_null_where_the_environment_wrote(
             sampled_log_probs=numbers[2], entropy=-numbers[2], version=Version(incarnation=1, batch=7), **nothing
         )
     )
-    task = Task(id="t", messages=(Message(role="user", content="?"),), environment="code", payload={})
+    tools = ({"type": "function", "function": {"name": "add_up"}},)
+    task = Task(id="t", messages=(Message(role="user", content="?"),), environment="code", payload={}, tools=tools)
     group = Group(batch_index=6, index=0, task=task, attempts=[recorded, attempt("t", 1)])
     samples.record_samples(tmp_path / "samples/step-000007.jsonl", [group], 1, tokenizer, 1.0)
     (line,) = (tmp_path / "samples/step-000007.jsonl").read_text().splitlines()
@@ -98,6 +100,7 @@ def test_recorded_values_stand_one_a_token_and_null_where_the_environment_wrote(
     assert (sample["step"], sample["task"], sample["sample"]) == (7, "t", 0)
     assert sample["token_ids"] == [*mine[:2], theirs[0], theirs[0]]
     assert sample["authors"] == ["model", "model", "environment", "model"]
+    assert question_parts(sample) == [("tools", json.dumps(tools[0])), ("user", "?")]
     assert sample["log_p"] == [-0.5, -1.0, None, -0.25]
     assert sample["teacher"]["log_q"] == [-1.5, -0.5, None, -0.5]
     assert sample["teacher"]["credit"] == [-1.0, 0.5, None, -0.25]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from orchestrator.commands.inspect.credit import coloured, mean_credit, strongest, token_table
 from orchestrator.commands.inspect.text import harmless, one_line, visible
-from orchestrator.run_dir.sample_form import MOST_CREDIT_NATS, why_no_credit
+from orchestrator.run_dir.sample_form import MOST_CREDIT_NATS, question_parts, why_no_credit
 
 Sample = dict[str, Any]
 
@@ -37,8 +37,8 @@ def show_list(console: Console, samples: Sequence[Sample]) -> None:
 def show_attempt(console: Console, sample: Sample, *, all_tokens: bool) -> None:
     """Print question, response by credit, verdict, feedback, demonstration and hindsight prompt of an attempt."""
     _head(console, f"step {sample['step']}, task {visible(sample['task'])}, attempt {sample['sample']}")
-    for message in sample["messages"]:
-        _part(console, f"question ({message['role']})", message["content"])
+    for role, text in question_parts(sample):
+        _part(console, f"question ({role})", text)
     _head(console, "response")
     _print(console, coloured(sample))
     _show_credit(console, sample, all_tokens)

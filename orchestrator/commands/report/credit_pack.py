@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.commands.report.page import script_json
-from orchestrator.run_dir.sample_form import Sample, why_no_credit
+from orchestrator.run_dir.sample_form import Sample, question_parts, why_no_credit
 
 PARTS_PER_NAT = 1000
 """Log-probs and entropies are rounded to thousandths of a nat, and clipped at 32.767."""
@@ -46,7 +46,7 @@ class Pack:
         return {
             **{name: sample[name] for name in ("task", "sample", "finish_reason", "versions", "tokens")},
             **{name: verdict[name] for name in ("success", "kind")},
-            "messages": [[message["role"], self._text(message["content"])] for message in sample["messages"]],
+            "messages": [[role, self._text(text)] for role, text in question_parts(sample)],
             "reward": _short(verdict["reward"]),
             "feedback": self._text(sample["feedback"]),
             "advantage": _short(sample["advantage"]),
