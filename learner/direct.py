@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError
 
 from learner.backends.base import Backend
 from sdpo.config import RunConfig
@@ -81,7 +81,7 @@ class RolloutClient:
         for name, call in calls.items():
             try:
                 ray.get(call, timeout=self._timeout_s)
-            except (RayActorError, WeightSyncError, StageTimeout, GetTimeoutError) as error:
+            except (RayActorError, OutOfMemoryError, WeightSyncError, StageTimeout, GetTimeoutError) as error:
                 self.failed[name] = str(getattr(error, "cause", error)).splitlines()[0]
 
 

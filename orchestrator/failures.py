@@ -24,10 +24,12 @@ def one_line(error: BaseException) -> str:
     """Return the message of an error without Ray's remote traceback and advice."""
     cause = getattr(error, "cause", None)
     if not isinstance(error, SdpoError):  # else ray is not imported, so that bad input is refused at once
-        from ray.exceptions import RayActorError
+        from ray.exceptions import OutOfMemoryError, RayActorError
 
         if isinstance(error, RayActorError):
             return show_error(error)
+        if isinstance(error, OutOfMemoryError):  # the lines below the first list the node's processes, and advice
+            return str(error).strip().splitlines()[0]
     return str(cause if isinstance(cause, SdpoError) else error).strip().splitlines()[-1]
 
 

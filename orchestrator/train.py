@@ -35,6 +35,7 @@ from orchestrator.inputs.inputs import Inputs
 from orchestrator.inputs.sandbox_trial import require_sandbox
 from orchestrator.loop import train
 from orchestrator.memory.check import check_cluster, check_machine
+from orchestrator.memory.deaths import deaths_explained
 from orchestrator.memory.run_memory import RunMemory
 from orchestrator.progress.progress import open_progress
 from orchestrator.recorded.fingerprint import fingerprint, model_digests
@@ -99,6 +100,7 @@ def run(config: RunConfig, stop_handle: StopHandle | None = None) -> Path:
             model = fingerprint(fetched(config.model.path), inputs.tokenizer)
             Manifest.of(config, model, inputs.digests, "trained").write(run_dir.rollouts)
         with (
+            deaths_explained(memory),
             driver_logging(run_dir.path / LOGS),
             open_progress(config),
             open_trackers(config, trackers, run_dir.path),

@@ -15,6 +15,7 @@ from rollout_workers.weight_files import check_weight_files
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError, ModelError
 from sdpo.logs import library_config
+from sdpo.show import show_error
 
 if TYPE_CHECKING:
     from vllm import AsyncEngineArgs
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 EXTENSION_CLASS = "rollout_workers.transfer.EngineExtension"
 GIB = 2**30
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+,=@~-]+")
+CAUSES = "causes.txt"
+"""File in the engine's scratch folder: the errors that ended its processes, the first one first."""
 MIN_BATCHED_TOKENS = 4096
 """Fewest tokens of one forward pass: shorter windows share a pass."""
 
@@ -97,7 +100,7 @@ def prepare_environment(config: RunConfig, scratch: Path, name: str) -> None:
     actor `name`.
     """
     logging_config = scratch / "logging.json"
-    logging_config.write_text(json.dumps(library_config("vllm", name)))
+    logging_config.write_text(json.dumps(library_config("vllm", name, scratch / CAUSES)))
     os.environ.update(
         VLLM_LOGGING_LEVEL="WARNING",
         VLLM_LOGGING_CONFIG_PATH=str(logging_config),
@@ -112,6 +115,16 @@ def prepare_environment(config: RunConfig, scratch: Path, name: str) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if config.weights_backend == "ipc":  # handles of GPU memory reach the engine's process as pickles
         os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
+
+
+def first_cause(scratch: Path, error: Exception) -> str:
+    """Return the error that ended the first of the engine's processes, on one line; `error` where none wrote one down.
+
+    vLLM's own error in this process only says that another process ended.
+    """
+    file = scratch / CAUSES
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    return lines[0] if lines else f"{type(error).__name__}: {show_error(error)}"
 
 
 def transfer_backend(config: RunConfig) -> str:

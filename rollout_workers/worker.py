@@ -25,6 +25,7 @@ from rollout_workers.engine import (
     check_limits,
     check_model_folder,
     engine_args,
+    first_cause,
     plain_model_path,
     prepare_environment,
 )
@@ -103,6 +104,7 @@ class RolloutWorker:
         self._engine: AsyncLLM | None = None
         self._update: EngineUpdate | None = None
         self._reaper: ProcessReaper | None = None
+        self._scratch: Path | None = None
         self._decoder: Any = None
 
     def __repr__(self) -> str:
@@ -255,8 +257,14 @@ class RolloutWorker:
         import rollout_workers.transfer  # noqa: F401  (registers our weight-transfer engine here as well)
 
         self._decoder = AutoTokenizer.from_pretrained(self._config.model.path)
-        arguments = engine_args(self._config, plain_model_path(self._config.model.path, scratch))
-        self._engine = AsyncLLM.from_engine_args(arguments, stat_loggers=[stat_logger(run, self.name)] if run else [])
+        loggers: Any = [stat_logger(run, self.name)] if run else []
+        self._scratch, path = scratch, plain_model_path(self._config.model.path, scratch)
+        try:
+            self._engine = AsyncLLM.from_engine_args(engine_args(self._config, path), stat_loggers=loggers)
+        except Exception as error:  # vLLM raises whatever its parts raise
+            raise InfrastructureError(
+                f"{self.name}: the engine did not start: {first_cause(scratch, error)}"
+            ) from error
         await self._engine.update_weight_version(str(version))
         self._version = str(version)
         await self._warm_up(self._engine)
@@ -362,7 +370,9 @@ class RolloutWorker:
             yield
             log.info("sample %d took %.3f s", sample_index, time.monotonic() - began_s, extra=log_context)
         except (EngineDeadError, EngineGenerateError) as error:
-            raise InfrastructureError(f"{self.name}: the engine failed on task {request.task_id}: {error}") from error
+            assert self._scratch is not None
+            why = first_cause(self._scratch, error) if isinstance(error, EngineDeadError) else str(error)
+            raise InfrastructureError(f"{self.name}: the engine failed on task {request.task_id}: {why}") from error
         finally:
             self._num_running -= 1
 

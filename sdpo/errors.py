@@ -62,6 +62,10 @@ class InfrastructureError(SdpoError):
     """A part of the system broke: a container, a runner, an engine, an actor."""
 
 
+class OutOfMemory(InfrastructureError):
+    """A role had not enough memory, which ended the run. The line names it, its plan and the keys to change."""
+
+
 class StageTimeout(InfrastructureError):
     """A wait passed its deadline. Names the actor and the stage that did not answer."""
 

@@ -102,17 +102,34 @@ def shared_folder() -> Path | None:
     return file.parent if mark and file.is_file() and file.read_text() == mark else None
 
 
-def library_config(library: str, actor: str) -> dict[str, Any]:
+def library_config(library: str, actor: str, causes: Path) -> dict[str, Any]:
     """Return a `logging.config.dictConfig` that sends a library's warnings to this process's handlers.
 
-    Processes that the library starts write the same lines to stderr.
+    Processes that the library starts write the same lines to stderr, and the errors that end them to the file `causes`.
     """
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "handlers": {"lines": {"()": "sdpo.logs.relay", "actor": actor}},
-        "loggers": {library: {"handlers": ["lines"], "level": "WARNING", "propagate": False}},
+        "handlers": {
+            "lines": {"()": "sdpo.logs.relay", "actor": actor},
+            "causes": {"()": "sdpo.logs.CauseFile", "file": str(causes)},
+        },
+        "loggers": {library: {"handlers": ["lines", "causes"], "level": "WARNING", "propagate": False}},
     }
+
+
+class CauseFile(logging.Handler):
+    """Appends the exception of every error that is logged with one to a file, a line each."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(logging.ERROR)
+        self._file = Path(file)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            with self._file.open("a", encoding="utf-8", errors="replace") as lines:
+                lines.write(f"{type(error).__name__}: {show_error(error)}\n")
 
 
 def relay(actor: str) -> logging.Handler:

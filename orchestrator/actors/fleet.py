@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ActorPlacementGroupRemoved, ActorUnschedulableError, RayActorError
+from ray.exceptions import ActorPlacementGroupRemoved, ActorUnschedulableError, OutOfMemoryError, RayActorError
 
 from orchestrator.events import ActorReplaced, MemberCheckedOut, emit
 from orchestrator.failures import one_line
@@ -23,7 +23,13 @@ from sdpo.errors import InfrastructureError, LearnerDied, StageTimeout
 
 log = logging.getLogger(__name__)
 
-ACTOR_FAILURES = (RayActorError, ActorUnschedulableError, ActorPlacementGroupRemoved, InfrastructureError)
+ACTOR_FAILURES = (
+    RayActorError,
+    OutOfMemoryError,
+    ActorUnschedulableError,
+    ActorPlacementGroupRemoved,
+    InfrastructureError,
+)
 """Errors of a call whose actor, its node or a part of the system under it is broken."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
@@ -330,7 +336,9 @@ class Fleet:
             if isinstance(error, StageTimeout):
                 await asyncio.to_thread(dump_stacks, self._supervision.stacks / f"{member.name}-{member.starts + 1}")
             if member.restarts > self._supervision.max_restarts:
-                raise InfrastructureError(f"{member.name} failed {member.restarts} times; last: {one_line(error)}")
+                raise InfrastructureError(
+                    f"{member.name} failed {member.restarts} times; last: {one_line(error)}"
+                ) from error
             self._end_actor(member)
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * pause_s))

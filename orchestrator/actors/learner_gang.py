@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from learner.messages import LearnerInfo, OldLogProbsRequest, TrainRequest
 from learner.packing import plan_micro_batches, plan_mini_batches
@@ -26,6 +26,8 @@ from sdpo.weights import Stream, WeightManifest
 
 TORCH_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}}
 """Runtime environment of torch actors: waiting threads sleep, because several actors share the cores."""
+DEATHS = (RayActorError, OutOfMemoryError)
+"""Errors of a call whose actor is dead. Ray raises the second where its memory monitor ended the actor."""
 DEATH_SHOWS_S = 10.0
 """Seconds within which a call to a dead rank fails; a rank that is alive may take longer to answer."""
 
@@ -149,7 +151,7 @@ class LearnerGang:
         for ping in busy:
             ping.cancel()
         for ping in answered:
-            if isinstance(ping.exception(), RayActorError):
+            if isinstance(ping.exception(), DEATHS):
                 raise LearnerDied(f"learner: {str(ping.exception()).splitlines()[0]}") from ping.exception()
 
     async def save(self, folder: Path | str) -> None:
@@ -205,7 +207,7 @@ class LearnerGang:
         """
         try:
             yield
-        except RayActorError as error:
+        except DEATHS as error:
             raise LearnerDied(f"learner: {str(error).splitlines()[0]}") from error
         except (RayError, StageTimeout) as error:
             await self.require_alive()

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from orchestrator.actors.fleet import Fleet
 from orchestrator.events import GroupScored, emit
@@ -66,7 +66,7 @@ class GroupScorer:
                 try:
                     timeout_s = self._config.deadlines.score_s
                     await with_deadline(receipt, actor=member.name, stage=method, timeout_s=timeout_s)
-                except (RayActorError, StageTimeout) as error:
+                except (RayActorError, OutOfMemoryError, StageTimeout) as error:
                     self._teachers.report(member, handle, error)
                     continue
                 return refs

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from orchestrator.actors.fleet import Member
 from orchestrator.actors.learner_gang import LearnerGang
@@ -99,7 +99,7 @@ class WeightPublisher:
             try:
                 wait = getattr(handle, method).remote(argument)
                 return await with_deadline(wait, actor=name, stage=method, timeout_s=self._timeout_s)
-            except (RayActorError, WeightSyncError, StageTimeout) as error:
+            except (RayActorError, OutOfMemoryError, WeightSyncError, StageTimeout) as error:
                 report.failed[name] = error
                 del alive[name]
                 return None

@@ -265,11 +265,12 @@ def place_of(actor: str) -> str:
 
 def failure_of(error: BaseException) -> str:
     """Return the value of the label `failure` for an error."""
-    from ray.exceptions import RayActorError
+    from ray.exceptions import OutOfMemoryError, RayActorError
 
     cause = getattr(error, "cause", None) or error
     kinds: tuple[tuple[type[BaseException], str], ...] = (
         (RayActorError, "actor_died"),
+        (OutOfMemoryError, "actor_died"),
         (StageTimeout, "stage_timeout"),
         (WeightSyncError, "weight_sync"),
         (InfrastructureError, "infrastructure"),

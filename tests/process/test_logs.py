@@ -108,18 +108,22 @@ def test_a_disk_that_takes_nothing_costs_one_line(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.count("no more lines here") == 1
 
 
-def test_a_librarys_warnings_are_lines_in_any_process() -> None:
+def test_a_librarys_warnings_are_lines_in_any_process(tmp_path: Path) -> None:
     """vLLM takes such a configuration; its engine processes set up no logging of ours."""
     code = (
-        "import logging.config; from sdpo.logs import library_config, set_up_logging\n"
-        "{}logging.config.dictConfig(library_config('vllm', 'rollout-0'))\n"
+        "import logging.config, pathlib, sys; from sdpo.logs import library_config, set_up_logging\n"
+        "{}logging.config.dictConfig(library_config('vllm', 'rollout-0', pathlib.Path(sys.argv[1])))\n"
+        "try: raise ValueError('two\\nlines')\n"
+        "except ValueError: logging.getLogger('vllm.engine').exception('failed to start')\n"
         "logging.getLogger('vllm.engine').info('chatter'); logging.getLogger('vllm.engine').error('no memory')"
     )
     for set_up in ("", "set_up_logging('rollout-0')\n"):
-        run = [sys.executable, "-c", code.format(set_up)]
+        causes = tmp_path / f"causes-{len(set_up)}"
+        run = [sys.executable, "-c", code.format(set_up), str(causes)]
         said = subprocess.run(run, capture_output=True, text=True, check=True, timeout=60).stderr.splitlines()
         event = parse(said[-1])
-        assert len(said) == (2 if set_up else 1)
+        assert sum(parse(line) is not None for line in said) == (3 if set_up else 2)
+        assert causes.read_text() == "ValueError: two lines\n"
         assert event is not None
         assert (event.actor, event.message, event.level) == ("rollout-0", "vllm.engine: no memory", "ERROR")
 

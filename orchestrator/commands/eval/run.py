@@ -22,6 +22,7 @@ from orchestrator.commands.eval.numbers import numbers
 from orchestrator.commands.eval.progress import eval_progress
 from orchestrator.group import AttemptRecord
 from orchestrator.inputs.sandbox_trial import require_sandbox
+from orchestrator.memory.deaths import deaths_explained
 from orchestrator.recorded.fingerprint import Fingerprint, fingerprint
 from orchestrator.run_dir.facts import installed
 from sdpo.errors import ConfigError, RunInterrupted
@@ -49,7 +50,8 @@ def evaluate(request: Request) -> dict[str, Any]:
         check_folders(os.environ)
         require_sandbox(inputs.config)
         try:
-            judged, model, times = asyncio.run(_sample(inputs))
+            with deaths_explained(None):
+                judged, model, times = asyncio.run(_sample(inputs))
         except KeyboardInterrupt:
             raise RunInterrupted("stopped; an evaluation that is not complete has no result") from None
     result = _result(request, inputs, judged, model, times | {"total_s": time.monotonic() - started_s})

@@ -18,6 +18,8 @@ from orchestrator.failures import check_dropped_fraction
 from orchestrator.group import AttemptRecord, Group
 from orchestrator.inputs.inputs import Inputs
 from orchestrator.inputs.sandbox_trial import require_sandbox
+from orchestrator.memory.deaths import deaths_explained
+from orchestrator.memory.run_memory import RunMemory
 from orchestrator.recorded.batch_file import batch_file
 from orchestrator.recorded.fingerprint import fingerprint
 from orchestrator.recorded.manifest import Manifest
@@ -52,7 +54,8 @@ def generate(config: RunConfig, folder: Path) -> None:
         missing = [index for index in range(config.steps) if not batch_file(folder, index).is_file()]
         print(f"{folder}: {config.steps - len(missing)} of {config.steps} batches are there", flush=True)
         if missing:
-            asyncio.run(_generate(config, inputs, folder, missing))
+            with deaths_explained(RunMemory.of(config, inputs.longest_prompt)):
+                asyncio.run(_generate(config, inputs, folder, missing))
 
 
 @contextmanager
