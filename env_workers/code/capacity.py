@@ -74,7 +74,6 @@ def what_cannot_fit(config: EnvConfig, time_limit_s: float, input_bytes: int, ou
     for key, size, num_bytes in (
         ("max_file_mib", limits.max_file_mib, max(input_bytes, output_bytes)),
         ("disk_mib", limits.disk_mib, total_bytes),
-        ("memory_mib", limits.memory_mib, total_bytes),
     ):
         if num_bytes > size * _MIB:
             return f"a test has {num_bytes} bytes of input and output; no answer can pass with env.sandbox.{key}={size}"

@@ -7,31 +7,31 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from sdpo.bounds import Amount, Bytes, Count, LargeCount, Probability, Seconds, SecondsOrZero, WholeMib
+from sdpo.bounds import DAY_S, MIB_PER_PIB, Amount, Count, LargeCount, Probability, Seconds, SecondsOrZero, WholeMib
 from sdpo.section import PATH_ERROR, IsPath, Section
 
 
 class SandboxLimits(Section):
     """`env.sandbox`: limits of one execution and what it may import, the same in every kind of sandbox."""
 
-    wall_time_s: Seconds = 5.0
+    wall_time_s: Annotated[float, Ge(0.1), Le(30 * DAY_S)] = 5.0
     """Wall time of one execution (all tests of one program)."""
     cpu_time_s: Seconds | None = None
     """Processor time of one process of an execution (all tests of one program), rounded up to whole seconds; none: 2 s
     more than `wall_time_s`."""
-    memory_mib: WholeMib = 512
-    """Memory of one execution, all its processes together."""
+    memory_mib: Annotated[int, Ge(32), Le(MIB_PER_PIB)] = 512
+    """Memory of one execution, all its processes together; the interpreter takes about 10 MiB of it."""
     max_processes: Count = 32
     """Processes and threads of one execution."""
     max_open_files: Annotated[int, Ge(16), Le(2**20)] = 64
     """Open files of one process."""
-    max_files: LargeCount = 4096
+    max_files: Annotated[int, Ge(16), Le(10**9)] = 4096
     """Files and folders in the work folder."""
     max_file_mib: WholeMib = 32
     """Size of one file."""
     disk_mib: WholeMib = 64
     """Size of the work folder, which is in memory."""
-    max_output_bytes: Bytes = 65536
+    max_output_bytes: Annotated[int, Ge(1024), Le(2**40)] = 65536
     """Bytes that one test may write or return; more where its expected output is longer."""
     max_executions: LargeCount = 2000
     """Executions after which a sandbox is replaced."""
