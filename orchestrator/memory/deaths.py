@@ -36,7 +36,7 @@ ALLOCATIONS = (
 KILLED = ("connection error code 2. End of file", "exit type: SYSTEM_ERROR", ": -9}", "SIGKILL")
 """How Ray and vLLM tell that a process ended without a word, as one does that the kernel kills."""
 _ACTOR = re.compile(r"\b(rollout|teacher|env|learner)-(?:rank)?\d+(?:-r\d+)?\b")
-_RAYS_CHOICE = re.compile(r"task name=([\w-]+):.*?actual memory used=([\d.]+ ?GB)")
+_RAYS_CHOICE = re.compile(r"Selected to kill: .*?task name=([\w-]+).*?actual memory used=([\d.]+)GB")
 _NODE = re.compile(r"Memory on the node \(.*?\) was ([^()]+?) \(")
 
 
@@ -60,10 +60,11 @@ def lack_of_memory(error: BaseException, kernel_kills: int = 0) -> Death | None:
     `kernel_kills`: processes of this machine that the kernel has killed for memory since the run began. Without any, a
     process that ended without a word counts as another fault.
     """
-    for cause in _chain(error):
+    causes = list(_chain(error))
+    for cause in sorted(causes, key=lambda cause: _largest_choice(str(cause)) is None):  # they name an actor
         if (reason := _reason(cause)) is not None:
             return _death(cause, error, reason)
-    for cause in _chain(error) if kernel_kills > 0 else ():
+    for cause in causes if kernel_kills > 0 else ():
         if any(words in str(cause) for words in KILLED):
             reason = f"it was killed, as {kernel_kills} processes were by the kernel for lack of memory since the start"
             return replace(_death(cause, error, reason), probable=True)
@@ -124,8 +125,8 @@ def _death(cause: BaseException, error: BaseException, reason: str) -> Death:
 def _reason(error: BaseException) -> str | None:
     text = str(error)
     if RAY_MONITOR in text:
-        node, chosen = _NODE.search(text), _RAYS_CHOICE.search(text)
-        used = f", itself {chosen[2]}" if chosen else ""
+        node, chosen = _NODE.search(text), _largest_choice(text)
+        used = f", itself {chosen[1]:g}GB" if chosen else ""
         return f"Ray ended it because its node was full ({node[1] if node else 'see its log'}{used})"
     if isinstance(error, MemoryError):
         return f"MemoryError {text}".strip()
@@ -135,11 +136,17 @@ def _reason(error: BaseException) -> str | None:
     return None
 
 
+def _largest_choice(text: str) -> tuple[str, float] | None:
+    """Return name and GB of the largest process that Ray's memory monitor ended, by its message; None if it is none."""
+    chosen = [(name, float(used)) for name, used in _RAYS_CHOICE.findall(text)]
+    return max(chosen, key=lambda one: one[1], default=None)
+
+
 def _actor(error: BaseException) -> str:
     """Return the name of the actor that an error is about, its role where it has no name, or ""."""
     text = str(error)
-    if (chosen := _RAYS_CHOICE.search(text)) is not None:
-        return chosen[1]
+    if (chosen := _largest_choice(text)) is not None:
+        return chosen[0]
     if (named := _ACTOR.search(text)) is not None:
         return named[0]
     return "learner" if isinstance(error, LearnerDied) else ""

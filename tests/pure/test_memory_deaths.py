@@ -74,6 +74,19 @@ def test_rays_memory_monitor_names_the_actor(name: str) -> None:
     assert death == Death(role=name.partition("-")[0], actor=name, reason=reason)
 
 
+def test_of_several_that_the_monitor_ended_the_largest_is_named() -> None:
+    one = OF_THE_MONITOR.replace("NAME", "learner-rank0")
+    selected = next(line for line in one.splitlines() if line.startswith("Selected"))
+    other = selected.replace("learner-rank0:", "rollout-0:").replace("4.72", "9.5")
+    whole = OutOfMemoryError(one.replace(selected, f"{selected}\n{other}"))
+    learner = LearnerDied(f"learner: {str(whole).splitlines()[0]}")
+    learner.__cause__ = whole
+    death = lack_of_memory(learner)
+    assert death is not None
+    assert (death.role, death.actor) == ("rollout", "rollout-0")
+    assert death.reason.endswith("itself 9.5GB)")
+
+
 def test_an_actor_that_the_monitor_ended_is_replaced_as_any_dead_one() -> None:
     error = monitor("teacher-0")
     assert isinstance(error, ACTOR_FAILURES)
