@@ -1,8 +1,10 @@
 """Loads the Python of tasks with tools in a sandbox before a run, and tries their checks, without a call."""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from env_workers.code.outcome import Call, Outcome, parse_outcomes
@@ -26,12 +28,21 @@ def tasks_with_tools(tasks: Sequence[Task]) -> list[Task]:
     return [task for task in tasks if runs[task.environment]]
 
 
-def check_loads(tasks: Sequence[Task], executor: Executor, num_side_by_side: int, time_limit_s: float) -> None:
+def check_loads(
+    tasks: Sequence[Task],
+    executor: Executor,
+    num_side_by_side: int,
+    time_limit_s: float,
+    total_s: float,
+    around: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+) -> int:
     """Load setup and tools of `tasks`, and try their checks; equal sources once. `time_limit_s`: of one load.
 
-    Raises `TaskFileError` for the first task whose source does not load or whose check can never run, and what
-    `executor` raises.
+    No load begins after `total_s`; return how many distinct sources were not tried then. `around(task id)` encloses
+    each load. Raises `TaskFileError` for the first task whose source does not load or whose check can never run, and
+    what `executor` raises.
     """
+    deadline_s = time.monotonic() + total_s
     distinct: dict[tuple[str, str], tuple[Task, Toolbox]] = {}
     for task in tasks:
         toolbox = parse_toolbox(task)
@@ -40,18 +51,20 @@ def check_loads(tasks: Sequence[Task], executor: Executor, num_side_by_side: int
         )
     failed = threading.Event()
 
-    def load(item: tuple[Task, Toolbox]) -> None:
-        if failed.is_set():
-            return
+    def load(item: tuple[Task, Toolbox]) -> bool:
+        if failed.is_set() or time.monotonic() > deadline_s:
+            return False
         try:
-            _load(*item, executor, time_limit_s)
+            with around(item[0].id):
+                _load(*item, executor, time_limit_s)
+            return True
         except BaseException:
             failed.set()
             raise
 
     with ThreadPoolExecutor(num_side_by_side, thread_name_prefix="sdpo-load") as pool:
-        for done in [pool.submit(load, item) for item in distinct.values()]:
-            done.result()
+        loads = [pool.submit(load, item) for item in distinct.values()]
+        return sum(not done.result() for done in loads)
 
 
 def _load(task: Task, toolbox: Toolbox, executor: Executor, time_limit_s: float) -> None:

@@ -132,13 +132,13 @@ def test_a_check_that_fails_names_its_place(context: Context, source: str, error
 
 
 def test_only_a_check_that_sees_the_state_may_use_its_names(context: Context) -> None:
-    check_loads([task_with()], context.sandbox, 1, 1.0)
+    check_loads([task_with()], context.sandbox, 1, 1.0, total_s=60.0)
     blind = task_with(answer={"kind": "check", "source": CHECK})
     with pytest.raises(TaskFileError, match=r"payload.answer.source, line 2: NameError: name 'CART'"):
-        check_loads([blind], context.sandbox, 1, 1.0)
+        check_loads([blind], context.sandbox, 1, 1.0, total_s=60.0)
     typo = task_with(answer={**PAYLOAD["answer"], "source": "def check(answer, calls):\n    return CARD == []"})
     with pytest.raises(TaskFileError, match=r"payload.answer.source, line 2: NameError: name 'CARD'"):
-        check_loads([typo], context.sandbox, 1, 1.0)
+        check_loads([typo], context.sandbox, 1, 1.0, total_s=60.0)
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,7 @@ def test_what_can_never_run_is_found_without_a_call(context: Context, payload: d
     with pytest.raises(
         TaskFileError, match=f"^task bad: payload.{line if 'source' in line or 'setup' in line else '.*' + line}"
     ):
-        check_loads(tasks, context.sandbox, 1, 1.0)
+        check_loads(tasks, context.sandbox, 1, 1.0, total_s=60.0)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,13 @@ def test_what_can_never_run_is_found_without_a_call(context: Context, payload: d
     ],
 )
 def test_checks_that_fail_on_some_answers_are_accepted(context: Context, body: str) -> None:
-    check_loads([tools_task("t", **checked_by(f"def check(answer, calls):\n    {body}"))], context.sandbox, 1, 1.0)
+    task = tools_task("t", **checked_by(f"def check(answer, calls):\n    {body}"))
+    assert check_loads([task], context.sandbox, 1, 1.0, total_s=60.0) == 0
+
+
+def test_loads_end_with_their_time(context: Context) -> None:
+    tasks = [tools_task(f"t{n}", setup=f"import time\ntime.sleep(0.3)\nn = {n}") for n in range(6)]
+    assert 2 <= check_loads(tasks, context.sandbox, 1, 5.0, total_s=0.5) <= 5
 
 
 def test_how_a_check_failed_is_in_the_details_and_not_in_the_feedback(context: Context) -> None:
@@ -281,7 +287,7 @@ def test_preview_and_tasks_refuse_them_with_the_file(tmp_path: Path, capfd: pyte
         assert main([command, run_file, f"tasks.train={tmp_path / 't.jsonl'}", "tasks.heldout=null"]) == 2
         said = capfd.readouterr()
         assert (said.out, said.err.count("\n")) == ("", 1)
-        assert "t.jsonl: task bad: payload.setup, line 1: NameError: name 'y' is not defined" in said.err
+        assert "t.jsonl, line 2: task bad: payload.setup, line 1: NameError: name 'y' is not defined" in said.err
 
 
 @pytest.mark.parametrize("kind", [ToolsEnvironment, NativeToolsEnvironment])
