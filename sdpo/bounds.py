@@ -15,6 +15,10 @@ MOST_TOKENS = 10**8
 
 Count = Annotated[int, Gt(0), Le(10**6)]
 CountOrZero = Annotated[int, Ge(0), Le(10**6)]
+Samples = Annotated[int, Gt(0), Le(10**5)]
+"""Of one task."""
+Actors = Annotated[int, Gt(0), Le(10**4)]
+"""Of one role; Ray itself is tried with some ten thousand in a cluster."""
 LargeCount = Annotated[int, Gt(0), Le(10**9)]
 """Of things that are not all in memory at the same time: records of a file, executions one after another."""
 Steps = Annotated[int, Ge(0), Le(10**9)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Lt
 from pydantic import Field
 
-from sdpo.bounds import Count, LargeCount, Rate, Steps, Temperature, Tokens
+from sdpo.bounds import Count, LargeCount, Rate, Samples, Steps, Temperature, Tokens
 from sdpo.section import FreeNumbers, IsPath, Section
 
 
@@ -47,13 +47,13 @@ class BatchConfig(Section):
 
     tasks: Count = 16
     """Tasks per rollout batch."""
-    samples_per_task: Count = 8
+    samples_per_task: Samples = 8
     """Attempts per task (G)."""
     mini_batch_tasks: Count | None = None
     """Tasks per optimizer step; a batch is cut into mini-batches of whole groups. None: one step per batch."""
     max_staleness: Literal[0] = 0
     """How many batches old the sampling weights may be (S). 0 is synchronous and on-policy."""
-    min_group_size: Count = 2
+    min_group_size: Samples = 2
     """A group that shrank below this by dropped attempts is dropped whole and counted."""
 
 
@@ -62,7 +62,7 @@ class EvaluationConfig(Section):
 
     every_steps: Steps = 10
     """Evaluate on the held-out tasks every this many steps; 0: only before and after."""
-    samples_per_task: Count = 2
+    samples_per_task: Samples = 2
     """Samples per held-out task."""
     temperature: Temperature = 1.0
     """Sampling temperature of evaluation: 0, which is greedy, or at least 0.01."""

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sdpo.bounds import Amount, AmountOrZero, Count, Gib
+from sdpo.bounds import Actors, Amount, AmountOrZero, Gib
 from sdpo.section import Section
 
 
@@ -68,9 +68,9 @@ class RolloutPlacement(GpuActorPlacement):
     """`placement.rollout`: the rollout workers."""
 
     role = "rollout"
-    workers: Count = 1
+    workers: Actors = 1
     """Rollout actors, one vLLM engine each."""
-    tensor_parallel: Count = 1
+    tensor_parallel: Actors = 1
     """GPUs that one engine is spread over; with more than 1, num_gpus is the same number."""
 
     @property
@@ -91,7 +91,7 @@ class TeacherPlacement(GpuActorPlacement):
     """`placement.teacher`: the teachers."""
 
     role = "teacher"
-    workers: Count = 1
+    workers: Actors = 1
     """Teacher actors."""
 
 
@@ -99,7 +99,7 @@ class LearnerPlacement(GpuActorPlacement):
     """`placement.learner`: the learner's ranks, a gang."""
 
     role = "learner"
-    ranks: Count = 1
+    ranks: Actors = 1
     """Ranks, one actor each."""
 
 
@@ -107,9 +107,9 @@ class EnvPlacement(ActorPlacement):
     """`placement.env`: the env workers. They never get a GPU."""
 
     role = "env"
-    min_workers: Count = 1
+    min_workers: Actors = 1
     """Env workers at the start, and the fewest there are."""
-    max_workers: Count = 1
+    max_workers: Actors = 1
     """The most env workers there are."""
     env_slots: AmountOrZero = 0.0
     """Amount of the custom resource `env_slot` one env actor asks for; on a cluster only env nodes offer it."""

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from orchestrator.commands import add_overrides, location, number, path
-from sdpo.bounds import Count, LargeCount, Rate, Seed, Steps, Temperature, Tokens
+from sdpo.bounds import Count, LargeCount, Rate, Samples, Seed, Steps, Temperature, Tokens
 
 NAME = "eval"
 HELP = "sample tasks with a model, judge the answers: pass@1, avg@k, pass@k with intervals"
@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--step", type=number(Steps), metavar="N", help="take a run directory's checkpoint after N steps"
     )
     which.add_argument("--best", action="store_true", help="take the best checkpoint that a run directory keeps")
-    parser.add_argument("--samples", type=number(Count), metavar="N", help="number of samples of each task")
+    parser.add_argument("--samples", type=number(Samples), metavar="N", help="number of samples of each task")
     parser.add_argument("--k", type=_numbers, metavar="1,4,8", help="k of avg@k and pass@k (default: 1, 2, 4, …, N)")
     parser.add_argument("--temperature", type=number(Temperature), metavar="T")
     parser.add_argument("--top-p", type=number(Rate), metavar="P")
