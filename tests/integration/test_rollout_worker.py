@@ -16,11 +16,12 @@ import pytest
 import ray
 import torch
 
+from orchestrator.memory.deaths import lack_of_memory
 from rollout_workers.process_reaper import segments_of
 from rollout_workers.worker import EngineInfo, RolloutActor
 from sdpo.bins import append_tail, tail_log_prob
 from sdpo.divergence import generalised_js
-from sdpo.errors import ModelError, PromptTooLong, WeightSyncError
+from sdpo.errors import InfrastructureError, ModelError, PromptTooLong, WeightSyncError
 from sdpo.types import Rollout, RolloutHeader, SamplingParams, TurnRequest, Version, VersionSpan
 from sdpo.weights import make_buckets
 from tests.fixtures.processes import command_of, descendants, environment_of, family, gone, is_running
@@ -99,6 +100,19 @@ def test_missing_and_incomplete_models_are_refused_in_one_line(tmp_path: Path, m
             ray.get(worker.start.remote(), timeout=60)
         assert "\n" not in str(getattr(refused.value, "cause", refused.value))
         ray.kill(worker)
+
+
+def test_an_engine_without_memory_for_its_cache_says_so(models: tuple[Path, Path]) -> None:
+    config = run_config(models[0])
+    rollout = config.rollout.model_copy(update={"kv_cache_gib": 100_000.0})
+    worker = RolloutActor.options(num_cpus=0.25).remote(config.model_copy(update={"rollout": rollout}), 8)
+    with pytest.raises(InfrastructureError) as failed:
+        ray.get(worker.start.remote(), timeout=START_TIMEOUT_S)
+    death = lack_of_memory(failed.value)
+    assert death is not None
+    assert (death.role, death.actor, death.probable) == ("rollout", "rollout-8", False)
+    assert "the engine did not start: ValueError: Available memory on node" in death.reason
+    ray.kill(worker)
 
 
 def test_engine_info(started: tuple[Any, EngineInfo]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout_workers.engine import check_libraries, plain_model_path
+from rollout_workers.engine import CAUSES, check_libraries, first_cause, plain_model_path
 from sdpo.config import RunConfig
 from sdpo.errors import ConfigError, InfrastructureError
 
@@ -39,3 +39,10 @@ def test_a_plain_model_folder_is_itself_and_a_pattern_as_tmpdir_is_refused(tmp_p
     assert plain_model_path(str(plain), tmp_path) == str(plain)
     with pytest.raises(ConfigError, match=r"TMPDIR=.*: allowed with model\.path="):
         plain_model_path(str(tmp_path / "jürgen"), scratch)
+
+
+def test_the_cause_of_a_failed_start_is_that_of_the_engines_own_process(tmp_path: Path) -> None:
+    ours = RuntimeError("Engine core initialization failed.\nSee root cause above.")
+    assert first_cause(tmp_path, ours) == "RuntimeError: Engine core initialization failed. See root cause above."
+    (tmp_path / CAUSES).write_text("ValueError: no memory\nEngineDeadError: a consequence\n")
+    assert first_cause(tmp_path, ours) == "ValueError: no memory"
