@@ -54,6 +54,7 @@ class LearnerRank:
         self._dtype = torch_dtype(config.model.dtype)
         self._teacher_is_due = False
         self._direct: DirectSender | None = None
+        self._meeting: socket.socket | None = None
 
     def __repr__(self) -> str:
         """Return `learner-rank0 v1.3 training`; the name alone before it has weights: Ray's logs and lists keep that
@@ -63,10 +64,13 @@ class LearnerRank:
         return f"{name} v{self._version} {self._doing}" if self._version else name
 
     def address(self) -> tuple[str, int]:
-        """Return (ip, free port) of this rank's node, where the ranks will meet. Ask rank 0."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])
+        """Return (ip, port) of this rank's node, where the ranks will meet; `setup` takes over the port, which is held
+        until then. Ask rank 0.
+        """
+        self._meeting = socket.socket()
+        self._meeting.bind(("", 0))
+        self._meeting.listen()
+        return str(ray.util.get_node_ip_address()), int(self._meeting.getsockname()[1])
 
     def setup(self, master_addr: str, master_port: int, checkpoint_dir: str | None = None) -> LearnerInfo:
         """Join the gang, load the model and, if given, the checkpoint, a path or a URI.
@@ -180,7 +184,7 @@ class LearnerRank:
             client = RolloutClient(
                 receivers, self._config.placement.rollout.tensor_parallel, self._config.deadlines.weights_s
             )
-            self._direct = DirectSender(self._config, self._rank, source, client, self.address())
+            self._direct = DirectSender(self._config, self._rank, source, client, _free_address())
         tally, failed = self._direct.send()
         if failed:
             self._leave_direct()
@@ -229,14 +233,27 @@ class LearnerRank:
     def _join(self, master_addr: str, master_port: int) -> None:
         deadlines = self._config.deadlines
         longest_s = max(deadlines.train_s, deadlines.weights_s, deadlines.checkpoint_s, deadlines.start_s)
+        timeout = timedelta(seconds=longest_s)
+        meeting, self._meeting = self._meeting, None
+        listen_fd = None if meeting is None else meeting.detach()
         try:
+            store = dist.TCPStore(  # type: ignore[attr-defined]  # torch's stubs leave it out of the names they export
+                master_addr, master_port, self._world_size, self._rank == 0, timeout, master_listen_fd=listen_fd
+            )
             dist.init_process_group(
                 "gloo" if self._device.type == "cpu" else "cpu:gloo,cuda:nccl",
-                init_method=f"tcp://{master_addr}:{master_port}",
+                store=store,
                 rank=self._rank,
                 world_size=self._world_size,
-                timeout=timedelta(seconds=longest_s),
+                timeout=timeout,
             )
         except RuntimeError as error:
             where = f"{master_addr}:{master_port}"
             raise InfrastructureError(f"learner-rank{self._rank} found no gang at {where}: {error}") from error
+
+
+def _free_address() -> tuple[str, int]:
+    """Return the ip of this node and a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.run_dir.metrics_log import read_metrics
 from tests.fixtures.run import RUN_FILE, command, finished, half_in_turns, small
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def records_of(folder: Path, **changes: Any) -> list[dict[str, Any]]:

@@ -168,6 +168,7 @@ def test_with_two_of_everything_and_a_rollout_worker_killed_in_a_batch(tmp_path:
     assert what_counts(run_dir) == what_counts(tmp_path / "quiet")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_newest_checkpoint_goes_on_elsewhere(tmp_path: Path) -> None:
     """The disk is a real one, of 24 MiB: there is room for one checkpoint of the embedded model and not for two."""
     small_disk, log, saved = tmp_path / "disk", tmp_path / "log", tmp_path / "saved"

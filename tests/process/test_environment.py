@@ -59,7 +59,7 @@ def test_an_environment_of_ones_own() -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("cod", "environment 'cod' does not exist; allowed: code, .*or module:Class of your own"),
+        ("cod", "environment 'cod' does not exist; nearest: code; allowed: code, .*or module:Class of your own"),
         ("no_such_module:World", "environment 'no_such_module:World' cannot be imported"),
         ("own_worlds:World", "environment 'own_worlds:World' cannot be imported"),
     ],
