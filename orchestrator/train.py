@@ -91,8 +91,8 @@ def run(config: RunConfig, stop_handle: StopHandle | None = None) -> Path:
     digests = inputs.digests | model_digests(fetched(config.model.path))
     run_dir.check_inputs(digests)
     memory = RunMemory.of(config, inputs.longest_prompt)
-    check_machine(memory)
     require_sandbox(config)
+    check_machine(memory)  # last, because it may print a warning, and what is refused is one line
     try:
         run_dir.open(digests, start_facts(inputs.facts))
         StopFile(run_dir.path).take()  # a request that a run before this one did not see
