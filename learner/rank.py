@@ -67,10 +67,8 @@ class LearnerRank:
         """Return (ip, port) of this rank's node, where the ranks will meet; `setup` takes over the port, which is held
         until then. Ask rank 0.
         """
-        self._meeting = socket.socket()
-        self._meeting.bind(("", 0))
-        self._meeting.listen()
-        return str(ray.util.get_node_ip_address()), int(self._meeting.getsockname()[1])
+        self._meeting = socket.create_server(("", 0))
+        return _address_of(self._meeting)
 
     def setup(self, master_addr: str, master_port: int, checkpoint_dir: str | None = None) -> LearnerInfo:
         """Join the gang, load the model and, if given, the checkpoint, a path or a URI.
@@ -254,6 +252,9 @@ class LearnerRank:
 
 def _free_address() -> tuple[str, int]:
     """Return the ip of this node and a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])
+    with socket.create_server(("", 0)) as probe:
+        return _address_of(probe)
+
+
+def _address_of(server: socket.socket) -> tuple[str, int]:
+    return str(ray.util.get_node_ip_address()), int(server.getsockname()[1])

@@ -189,7 +189,7 @@ def _status_of(stop: SystemExit) -> int:
 
 
 def _report(error: BaseException, report: int, pid: int) -> None:
-    """Tell how the program failed, unless this is a process that it forked: its outcome is nobody's."""
+    """Report how the program failed. A process that the program forked reports nothing: it has no outcome."""
     if os.getpid() != pid:
         return
     record = {"status": "memory_limit"} if isinstance(error, MemoryError) else raised(error)

@@ -5,7 +5,6 @@ often no JSON. Scorers that evaluate the answer as Python are not asked (see `en
 """
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
 from env_workers.verifier.seal import GUARD
+from sdpo.own_code import nearest
 
 _WHOLE, _NUMBER = re.compile(r"[+-]?\d+", re.ASCII), re.compile(r"[+-]?\d*\.?\d+", re.ASCII)
 
@@ -32,8 +32,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     name = request["dataset"]
     if name not in DATASETS:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
-        return {"error": f"there is no data set {name}" + (f"; nearest: {close[0]}" if close else "")}
+        return {"error": f"there is no data set {name}{nearest(name, DATASETS)}"}
     with GUARD.opened():
         try:
             dataset = _dataset(name, request["seed"], request["size"], json.dumps(request["config"]))
@@ -56,9 +55,7 @@ def _unknown_setting(name: str, config: Mapping[str, Any]) -> str:
     known = [field.name for field in dataclasses.fields(DATASETS[name][1]) if field.name not in ("seed", "size")]
     for key in config:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; nearest: {close[0]}" if close else ""
-            return f"tasks.options.config.{key}: unknown{hint}; allowed: {', '.join(known)}"
+            return f"tasks.options.config.{key}: unknown{nearest(key, known)}; allowed: {', '.join(known)}"
     return ""
 
 

@@ -55,7 +55,7 @@ def pretrain(
     """AdamW with a cosine schedule over `steps` batches; `examples` are gone through again when they run out.
 
     Runs in every process of an initialised process group, each with the same arguments and weights; `on_step` is
-    told the step (from 1) and this process's share of the mean loss of the batch.
+    called with the step (from 1) and this process's share of the mean loss of the batch.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)

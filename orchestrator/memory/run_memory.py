@@ -64,6 +64,14 @@ class RunMemory:
         """Return the keys to change so that a plan has no excess, as the end of a sentence."""
         return changes(self.config, self.model, self.lengths, excess)
 
+    def host_changes(self, free: int) -> str:
+        """Return the keys to change so that all roles on one machine fit into `free` bytes."""
+        return self.changes(lambda other: other.host - int(TIGHT_SHARE * free))
+
+    def gpu_changes(self, free: int) -> str:
+        """Return the keys to change so that the fullest GPU fits into `free` bytes."""
+        return self.changes(lambda other: _fullest(other) - int(TIGHT_SHARE * free))
+
     def require(self, machine: Machine) -> None:
         """Raise `ConfigError` where all roles on this machine cannot fit, whatever else runs on it."""
         plan = self.plan
@@ -87,7 +95,7 @@ class RunMemory:
         """Yield what may not fit on this machine now: an estimate, so no reason to refuse."""
         plan, free = self.plan, machine.free
         if (word := how_it_fits(plan.host, free)) != "fits":
-            keys = self.changes(lambda other: other.host - int(TIGHT_SHARE * free))
+            keys = self.host_changes(free)
             yield (
                 f"memory {word}: all roles take about {show_bytes(plan.host)}, {plan.largest.role} the most; "
                 f"{show_bytes(free)} are free here; {keys}"
@@ -95,7 +103,7 @@ class RunMemory:
         free = min((gpu.free for gpu in machine.gpus), default=0)
         for index, load in enumerate(gpu_loads(plan) if machine.gpus else []):
             if (word := how_it_fits(load, free)) != "fits":
-                keys = self.changes(lambda other: _fullest(other) - int(TIGHT_SHARE * free))
+                keys = self.gpu_changes(free)
                 yield f"memory {word}: GPU {index}: about {show_bytes(load)} of {show_bytes(free)}; {keys}"
         if (small := cache_warning(self.config, self.model)) is not None:
             yield small
@@ -121,14 +129,23 @@ def cache_warning(config: RunConfig, model: ModelShape) -> str | None:
     gib, window = config.rollout.kv_cache_gib, config.model.max_model_len_tokens
     if gib is None or not config.samples:
         return None
-    tokens = int(gib * GIB) // kv_bytes_per_token(config, model)
+    tokens, least = cache_tokens(config, model, gib), least_cache_gib(config, model)
     if tokens >= window:
         return None
-    least = round_up_gib(kv_cache_gib(config, model, 1))
     return (
         f"rollout.kv_cache_gib={gib:g} holds {tokens} tokens, less than one window of {window}: vLLM may refuse to "
         f"start; rollout.kv_cache_gib={least} or more, or a smaller model.max_model_len_tokens"
     )
+
+
+def cache_tokens(config: RunConfig, model: ModelShape, gib: float) -> int:
+    """Return how many tokens a KV cache of this size holds."""
+    return int(gib * GIB) // kv_bytes_per_token(config, model)
+
+
+def least_cache_gib(config: RunConfig, model: ModelShape) -> float:
+    """Return the size of a KV cache that holds one window."""
+    return round_up_gib(kv_cache_gib(config, model, 1))
 
 
 def words(role: RolePlan) -> str:

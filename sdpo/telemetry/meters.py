@@ -36,7 +36,7 @@ class Meters:
         actor: str = RUN_ACTOR,
         emitter: Literal["orchestrator", "env"] = "orchestrator",
     ) -> None:
-        """`actor`: whom series are about where nobody else is named. Counters with known labels begin at 0."""
+        """`actor`: the label of series for which no other actor is given. Counters with known labels begin at 0."""
         self._run, self._actor = run, actor
         mine = [metric for metric in CATALOGUE.values() if metric.emitter == emitter]
         self._instruments = {metric.name: _instrument(backend, metric) for metric in mine}
@@ -61,7 +61,7 @@ class Meters:
         self._gauges[name, *tags.values()] = value, tags
 
     def refresh(self) -> None:
-        """Set every gauge again, as often as every 10 s: Ray drops those that nobody has set for 20 s."""
+        """Set every gauge again, as often as every 10 s: Ray drops those that were not set for 20 s."""
         for (name, *_), (value, tags) in list(self._gauges.items()):
             self._instruments[name].set(value, tags=tags)
 

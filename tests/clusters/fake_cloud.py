@@ -20,7 +20,7 @@ import yaml
 from orchestrator.run_dir.metrics_log import read_metrics
 from tests.clusters import own_folders
 from tests.clusters.fake_head import HEAD_ID, MIB, joined_head, provider
-from tests.fixtures.ray_head import free_ports
+from tests.fixtures.ports import free_ports
 from tests.fixtures.run import ROOT, RUN_FILE, small
 
 AMOUNTS = {"CPU": 2, "GPU": 1, "env_slot": 2}

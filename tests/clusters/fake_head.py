@@ -15,7 +15,7 @@ import ray
 from ray._private.services import get_node_ip_address
 
 from rollout_workers.process_reaper import ProcessReaper
-from tests.fixtures.ray_head import free_ports
+from tests.fixtures.ports import free_ports
 
 HEAD_ID = "f" * 51 + "00000"
 MIB = 2**20

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.clusters.hosts import machines, shell
-from tests.fixtures.ray_head import free_ports
+from tests.fixtures.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).parent / "ray"

@@ -11,7 +11,8 @@ import requests
 
 from sdpo.telemetry.catalogue import CATALOGUE
 from tests.fixtures.monitoring import FOLDER, boards, expressions, panels, selectors
-from tests.fixtures.ray_head import Head, free_ports, ray_head
+from tests.fixtures.ports import free_ports
+from tests.fixtures.ray_head import Head, ray_head
 from tests.fixtures.run import ROOT, RUN_FILE, command, small, started
 
 NO_GPU_HERE = {"ray_node_gpus_utilization", "ray_node_gram_used", "ray_node_gram_available"}

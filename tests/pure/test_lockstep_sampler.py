@@ -12,9 +12,9 @@ from orchestrator.actors.fleet import Fleet, Member
 from orchestrator.actors.lockstep_sampler import LockstepSampler
 from sdpo.errors import InfrastructureError
 from sdpo.seeds import stable_index
-from sdpo.types import FinishReason, GenerationRequest, RolloutHeader, SamplingParams
+from sdpo.types import GenerationRequest, SamplingParams
 from tests.fixtures.fleets import supervised
-from tests.fixtures.orchestrator import Ref
+from tests.fixtures.orchestrator import Ref, header_of
 
 TASKS = [f"task-{i}" for i in range(9)]
 
@@ -38,24 +38,8 @@ class Engine:
         for number, (task_id, index) in enumerate(samples):
             if number == self._lives:
                 raise InfrastructureError("killed")
-            yield Ref(header(task_id, index))
+            yield Ref(header_of(task_id, index, versions=()))
             yield Ref((task_id, index))
-
-
-def header(task_id: str, index: int) -> RolloutHeader:
-    return RolloutHeader(
-        task_id=task_id,
-        sample_index=index,
-        text="",
-        reply="",
-        num_prompt_tokens=1,
-        num_response_tokens=1,
-        num_environment_tokens=0,
-        num_turns=1,
-        last_token_id=2,
-        finish_reason=FinishReason.STOP,
-        versions=(),
-    )
 
 
 def request(task_id: str, indices: tuple[int, ...] = (0, 1, 2)) -> GenerationRequest:

@@ -14,8 +14,7 @@ from orchestrator.commands.doctor.finding import Check, Finding, Level
 from orchestrator.inputs.gpus import Gpu, gather_gpus
 from orchestrator.inputs.inputs import Inputs
 from orchestrator.inputs.machine import gather_memory
-from orchestrator.inputs.model_config import kv_bytes_per_token, kv_cache_gib, round_up_gib
-from orchestrator.memory.advice import changes
+from orchestrator.inputs.model_config import kv_cache_gib, round_up_gib
 from orchestrator.memory.model_shape import ModelShape, read_model_shape
 from orchestrator.memory.plan import (
     ENGINE_SHARE_OF_GPU,
@@ -24,9 +23,8 @@ from orchestrator.memory.plan import (
     MemoryPlan,
     RolePlan,
     gpu_loads,
-    plan_memory,
 )
-from orchestrator.memory.run_memory import TIGHT_SHARE, how_it_fits
+from orchestrator.memory.run_memory import TIGHT_SHARE, RunMemory, cache_tokens, how_it_fits, least_cache_gib
 from orchestrator.recorded.fingerprint import model_digests
 from orchestrator.run_dir.run_dir import RunDir
 from sdpo.config import RunConfig
@@ -116,13 +114,13 @@ def judge_run(facts: RunFacts) -> Iterator[Finding]:
         yield finding("run", Level.OK, f"{message}{facts.lengths.prompt} tokens")
     if facts.model is None:
         return
-    plan = plan_memory(facts.config, facts.model, facts.lengths)
+    memory = RunMemory(config=facts.config, model=facts.model, lengths=facts.lengths)
     yield _basis(facts, facts.model)
-    yield from map(_role, plan.roles)
-    yield from _host(facts, facts.model, plan)
-    yield from _gpus(facts, facts.model, plan)
+    yield from map(_role, memory.plan.roles)
+    yield from _host(facts, memory)
+    yield from _gpus(facts, memory)
     yield from _cache(facts, facts.model)
-    yield from _object_store(facts, plan)
+    yield from _object_store(facts, memory.plan)
     yield _disk(facts, facts.model)
 
 
@@ -151,8 +149,8 @@ def _fit(needed: int, free: int) -> tuple[Level, str]:
     return {"fits": Level.OK, "tight": Level.WARNING, "does not fit": Level.BROKEN}[word], word
 
 
-def _host(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Finding]:
-    free = facts.free_memory
+def _host(facts: RunFacts, memory: RunMemory) -> Iterator[Finding]:
+    plan, free = memory.plan, facts.free_memory
     message = f"all roles on one machine take {show_bytes(plan.host)}; {show_bytes(free)} are free here"
     if facts.on_cluster:
         yield memory_plan("sum", Level.NOTE, f"{message}; RAY_ADDRESS is set: the cluster places the actors")
@@ -161,8 +159,7 @@ def _host(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Find
     if level is Level.BROKEN:
         message += f"; {plan.largest.role} takes the most"
     if level is not Level.OK:
-        fix = changes(facts.config, model, facts.lengths, lambda other: other.host - int(TIGHT_SHARE * free))
-        yield memory_plan("sum", level, f"{word}: {message}", fix)
+        yield memory_plan("sum", level, f"{word}: {message}", memory.host_changes(free))
         return
     yield memory_plan("sum", level, f"{word}: {message}")
     at_limit = plan.host + plan.worst_sandboxes
@@ -172,23 +169,19 @@ def _host(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Find
         yield memory_plan("sandboxes", Level.WARNING, message, fix)
 
 
-def _gpus(facts: RunFacts, model: ModelShape, plan: MemoryPlan) -> Iterator[Finding]:
+def _gpus(facts: RunFacts, memory: RunMemory) -> Iterator[Finding]:
     """Judge every GPU by itself; actors that share one are put together as Ray does."""
     if not facts.gpus or facts.on_cluster:
         return
     num_gpus, free = facts.config.placement.rollout.num_gpus, min(gpu.free for gpu in facts.gpus)
     if 0 < num_gpus < 1 and facts.config.rollout.kv_cache_gib is None:
         message = f"rollout.kv_cache_gib=none on a shared GPU: vLLM takes {ENGINE_SHARE_OF_GPU:.0%} of it"
-        fix = f"rollout.kv_cache_gib={round_up_gib(kv_cache_gib(facts.config, model, num_sequences=16))}"
+        fix = f"rollout.kv_cache_gib={round_up_gib(kv_cache_gib(facts.config, memory.model, num_sequences=16))}"
         yield memory_plan("greedy", Level.BROKEN, message, fix)
-    for index, load in enumerate(gpu_loads(plan)):
+    for index, load in enumerate(gpu_loads(memory.plan)):
         level, word = _fit(load, free)
-        message, fix = f"{word}: GPU {index}: {show_bytes(load)} of {show_bytes(free)}", ""
-        if level is not Level.OK:
-            fix = changes(
-                facts.config, model, facts.lengths, lambda p: max(gpu_loads(p), default=0) - int(TIGHT_SHARE * free)
-            )
-        yield memory_plan(f"gpu {index}", level, message, fix)
+        fix = "" if level is Level.OK else memory.gpu_changes(free)
+        yield memory_plan(f"gpu {index}", level, f"{word}: GPU {index}: {show_bytes(load)} of {show_bytes(free)}", fix)
 
 
 def _cache(facts: RunFacts, model: ModelShape) -> Iterator[Finding]:
@@ -196,11 +189,11 @@ def _cache(facts: RunFacts, model: ModelShape) -> Iterator[Finding]:
     config, gib = facts.config, facts.config.rollout.kv_cache_gib
     if gib is None:
         return
-    window, tokens = config.model.max_model_len_tokens, int(gib * GIB) // kv_bytes_per_token(config, model)
+    window, tokens = config.model.max_model_len_tokens, cache_tokens(config, model, gib)
     usual = facts.lengths.prompt + facts.lengths.response
     message = f"rollout.kv_cache_gib={gib:g} holds {tokens} tokens"
     if tokens < window:
-        fix = f"rollout.kv_cache_gib={round_up_gib(kv_cache_gib(config, model, 1))} or more, or a smaller window"
+        fix = f"rollout.kv_cache_gib={least_cache_gib(config, model)} or more, or a smaller window"
         message += f", less than one window of {window}: vLLM refuses to start"
         yield memory_plan("cache", Level.BROKEN, message, fix)
     else:
